@@ -1,0 +1,28 @@
+// The commands of the two programs. Each add_..._command registers a subcommand whose callback does the work; failures
+// are thrown (base/error.h) and printed by run_app.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+
+namespace tessera {
+
+// tessera: links no LibTorch.
+void add_completion_command(CLI::App& app);
+void add_data_commands(CLI::App& app);
+void add_doctor_command(CLI::App& app);
+void add_estimate_command(CLI::App& app);
+void add_inspect_command(CLI::App& app);
+void add_tokenize_command(CLI::App& app);
+
+// tessera-train: links LibTorch.
+void add_demo_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
+void add_score_command(CLI::App& app);
+void add_train_command(CLI::App& app);
+
+// Parses and runs. Exit codes: 0 done, 2 the user's fault (message and hint on standard error), 1 ours, 130 stopped by Ctrl-C.
+int run_app(CLI::App& app, int argc, char** argv);
+
+}  // namespace tessera

@@ -1,0 +1,13 @@
+// tessera: everything that needs no LibTorch.
+#include "apps/commands.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Tessera: mixture-of-hierarchical-components language models", "tessera");
+  tessera::add_data_commands(app);
+  tessera::add_estimate_command(app);
+  tessera::add_inspect_command(app);
+  tessera::add_tokenize_command(app);
+  tessera::add_doctor_command(app);
+  tessera::add_completion_command(app);
+  return tessera::run_app(app, argc, argv);
+}

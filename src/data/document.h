@@ -1,0 +1,33 @@
+// A document as JSONL line: {"text", "domain", "source", "licence", "split"}; only "text" is required.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace tessera {
+
+struct Document {
+  std::string text;    // UTF-8
+  std::string domain;  // "" when the line names none
+  std::string source;  // the unit held out as a whole; "" when the line names none
+  std::string licence;
+  std::string split;  // "train", "heldout", "cross"; "" counts as "train"
+};
+
+// Length of the longest prefix that is valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
+size_t utf8_prefix(std::string_view text);
+
+// One line. Throws Error{kData} that begins with `where` ("file:line") when it is no JSON object, has no "text", or is
+// no UTF-8.
+Document parse_document(std::string_view line, const std::string& where);
+
+// The line without its end; keys without a value are left out.
+std::string document_line(const Document& document);
+
+// Calls `use` for each document of a .jsonl or .jsonl.zst file; blank lines are ignored. Throws what parse_document
+// throws, naming file and line.
+void read_documents(const std::filesystem::path& path, const std::function<void(Document&&)>& use);
+
+}  // namespace tessera
