@@ -9,11 +9,11 @@
 namespace tessera {
 
 struct Document {
-  std::string text;    // UTF-8
-  std::string domain;  // "" when the line names none
-  std::string source;  // the unit held out as a whole; "" when the line names none
-  std::string licence;
-  std::string split;  // "train", "heldout", "cross"; "" counts as "train"
+  std::string text;         // UTF-8
+  std::string domain = {};  // "" when the line names none
+  std::string source = {};  // the unit held out as a whole; "" when the line names none
+  std::string licence = {};
+  std::string split = {};  // "train", "heldout", "cross"; "" counts as "train"
 };
 
 // Length of the longest prefix that is valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).

@@ -164,7 +164,9 @@ Loader::Stream& Loader::choose_stream() {
 
 Batch Loader::next(int num_rows) {
   const int T = options_.context_length;
-  Batch batch{.num_rows = num_rows, .num_tokens = T};
+  Batch batch;
+  batch.num_rows = num_rows;
+  batch.num_tokens = T;
   const auto size = static_cast<size_t>(num_rows) * static_cast<size_t>(T);
   for (auto* field : {&batch.inputs_RT, &batch.targets_RT, &batch.starts_RT, &batch.domains_RT}) field->reserve(size);
   const auto put = [&](int32_t input, int32_t target, int start, int32_t domain) {

@@ -20,12 +20,12 @@ struct Batch {
   std::vector<int32_t> starts_RT;   // index in the row of the bos of the token's piece: position = t - start
   std::vector<int32_t> domains_RT;  // label of the token (a bos has its piece's first token's): index into the data
                                     // set's domain names; in a spliced document it changes from piece to piece
-  int64_t num_documents = 0;  // pieces that begin in this batch
+  int64_t num_documents = 0;        // pieces that begin in this batch
 };
 
 struct LoaderOptions {
-  int context_length = 512;           // T, at least 2
-  std::map<std::string, double> mix;  // weight by domain, in tokens; empty: in proportion to the data
+  int context_length = 512;                // T, at least 2
+  std::map<std::string, double> mix = {};  // weight by domain, in tokens; empty: in proportion to the data
   double splice_share = 0.1;  // share of tokens in spliced documents: 2-4 pieces of 32-400 tokens from different
                               // documents, domains drawn by the mix, cut at random places, no bos inside
   uint64_t seed = 1;

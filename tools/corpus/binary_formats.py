@@ -15,13 +15,16 @@ import zlib
 def sword_entries(files: dict[str, bytes]) -> list[str]:
     """Texts of a zText/zCom module, in verse order: *.?zs block index, *.?zv verse index, *.?zz zlib blocks."""
     entries: list[str] = []
+    conf = b"".join(data for path, data in files.items() if path.endswith(".conf"))
+    record = "<III" if re.search(rb"(?m)^ModDrv=z(?:Com|Text)4", conf) else "<IIH"  # sizes of 4 or 2 bytes
+    width = struct.calcsize(record)
     for path in sorted(files, key=lambda p: (0 if "/ot." in p else 1, p)):
         if not path.endswith("zz"):
             continue
         stem = path[:-1]
         blocks, data, cache = files[stem + "s"], files[path], {}
         previous = ""
-        for block, offset, size in struct.iter_unpack("<IIH", files[stem + "v"][: len(files[stem + "v"]) // 10 * 10]):
+        for block, offset, size in struct.iter_unpack(record, files[stem + "v"][: len(files[stem + "v"]) // width * width]):
             if size == 0 or (block + 1) * 12 > len(blocks):
                 continue
             if block not in cache:
@@ -64,7 +67,7 @@ def _rdb_block(rdb: bytes, position: int) -> tuple[bytes, int]:
         data, rest = decoder.decompress(rdb[position + 5 :]), len(decoder.unused_data)
     else:
         inflater = zlib.decompressobj()
-        data, rest = inflater.decompress(rdb[position + 4 :]), 0
+        data = inflater.decompress(rdb[position + 4 :])
         rest = len(inflater.unused_data)
     return data, len(rdb) - rest
 

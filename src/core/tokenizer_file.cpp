@@ -1,0 +1,280 @@
+#include "core/tokenizer_file.h"
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/error.h"
+#include "core/tokenizer_sax.h"
+#include "core/unicode.h"
+
+namespace tessera {
+namespace {
+
+using JsonValue = nlohmann::json;
+
+constexpr int64_t kMaxVocabSize = 1 << 22;
+
+// GPT-2's alphabet: each byte as one printable character.
+std::array<std::string, 256> byte_alphabet() {
+  std::array<std::string, 256> alphabet;
+  int num_shifted = 0;
+  for (int byte = 0; byte < 256; ++byte) {
+    bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+    int code_point = printable ? byte : 256 + num_shifted++;
+    if (code_point < 0x80) {
+      alphabet[byte] = {static_cast<char>(code_point)};
+    } else {
+      alphabet[byte] = {static_cast<char>(0xC0 | code_point >> 6), static_cast<char>(0x80 | (code_point & 0x3F))};
+    }
+  }
+  return alphabet;
+}
+
+class FileChecker {
+ public:
+  FileChecker(std::string_view json, const std::string& what)
+      : what_(what), content_(parse_tokenizer_json(json, what)) {}
+
+  TokenizerFile check() {
+    const JsonValue& root = content_.rest;
+    const JsonValue& model = member(root, "", "model");
+    if (!model.is_object()) fail("model must be an object, found " + text_of(model));
+    if (auto version = root.find("version"); version != root.end() && *version != "1.0")
+      fail("version must be \"1.0\", found " + text_of(*version));
+    check_model(model);
+    read_normalizer(root);
+    read_pre_tokenizer(member(root, "", "pre_tokenizer"));
+    check_decoder(root);
+    read_vocab();
+    read_merges();
+    read_added_tokens(root);
+    fill_bytes();
+    return std::move(file_);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& message, const std::string& hint = "") const {
+    // A broken file may have megabytes where a name should be.
+    std::string_view start = std::string_view(message).substr(0, 400);
+    start = start.substr(0, valid_utf8_prefix(start));
+    throw Error(ErrorCode::kData, what_ + ": " + std::string(start) + (start.size() < message.size() ? "..." : ""),
+                hint);
+  }
+
+  static std::string text_of(const JsonValue& value) {
+    return value.dump(-1, ' ', false, JsonValue::error_handler_t::replace);
+  }
+
+  const JsonValue& member(const JsonValue& object, const std::string& place, const std::string& key) const {
+    if (!object.is_object())
+      fail((place.empty() ? "the file" : place) + " must be an object, found " + text_of(object));
+    auto found = object.find(key);
+    if (found == object.end()) fail((place.empty() ? "" : place + ".") + key + " is missing");
+    return *found;
+  }
+
+  bool bool_member(const JsonValue& object, const std::string& place, const std::string& key, bool if_missing) const {
+    if (object.find(key) == object.end()) return if_missing;
+    const JsonValue& value = object[key];
+    if (!value.is_boolean()) fail(place + "." + key + " must be true or false, found " + text_of(value));
+    return value.get<bool>();
+  }
+
+  std::string type_of(const JsonValue& object, const std::string& place) const {
+    const JsonValue& type = member(object, place, "type");
+    if (!type.is_string()) fail(place + ".type must be a string, found " + text_of(type));
+    return type.get<std::string>();
+  }
+
+  void check_model(const JsonValue& model) {
+    // GPT-2's own file has no type.
+    std::string type = model.contains("type") ? type_of(model, "model") : "BPE";
+    if (type != "BPE") fail("model.type \"" + type + "\" is of a kind we don't read", "Supported: BPE over bytes.");
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      auto value = model.find(key);
+      if (value != model.end() && !value->is_null() && *value != "")
+        fail(std::string("model.") + key + " must be null, found " + text_of(*value), "Supported: BPE over bytes.");
+    }
+    if (auto dropout = model.find("dropout"); dropout != model.end() && !dropout->is_null() && *dropout != 0.0)
+      fail("model.dropout must be null, found " + text_of(*dropout));
+    if (bool_member(model, "model", "byte_fallback", false))
+      fail("model.byte_fallback isn't supported", "Supported: BPE over bytes, where every byte has a token.");
+    file_.ignore_merges = bool_member(model, "model", "ignore_merges", false);
+    if (!content_.has_vocab) fail("model.vocab must be an object, found " + text_of(member(model, "model", "vocab")));
+    if (!content_.has_merges) fail("model.merges must be an array, found " + text_of(member(model, "model", "merges")));
+  }
+
+  void read_normalizer(const JsonValue& root) {
+    auto normalizer = root.find("normalizer");
+    file_.nfc = normalizer != root.end() && !normalizer->is_null();
+    if (!file_.nfc) return;
+    std::string type = type_of(*normalizer, "normalizer");
+    if (type != "NFC") fail("normalizer \"" + type + "\" is of a kind we don't read", "Supported: null, NFC.");
+  }
+
+  void read_pre_tokenizer(const JsonValue& pre_tokenizer) {
+    std::vector<const JsonValue*> steps{&pre_tokenizer};
+    if (!pre_tokenizer.is_object()) fail("pre_tokenizer must be an object, found " + text_of(pre_tokenizer));
+    if (type_of(pre_tokenizer, "pre_tokenizer") == "Sequence") {
+      const JsonValue& list = member(pre_tokenizer, "pre_tokenizer", "pretokenizers");
+      if (!list.is_array()) fail("pre_tokenizer.pretokenizers must be an array, found " + text_of(list));
+      steps.clear();
+      for (const JsonValue& step : list) steps.push_back(&step);
+    }
+    std::string structure;
+    for (const JsonValue* step : steps) structure += (structure.empty() ? "" : ", ") + type_of(*step, "pre_tokenizer");
+
+    auto unsupported = [&](const std::string& why) {
+      fail("pre_tokenizer [" + structure + "] " + why, "Supported: " + supported_pre_tokenizers() + ".");
+    };
+    if (structure != "ByteLevel" && structure != "Digits, ByteLevel" && structure != "Split, ByteLevel")
+      unsupported("is of a kind we don't read");
+    const JsonValue& byte_level = *steps.back();
+    if (bool_member(byte_level, "ByteLevel", "add_prefix_space", true)) unsupported("adds a space in front of texts");
+    bool gpt2_rules = bool_member(byte_level, "ByteLevel", "use_regex", true);
+
+    const JsonValue& first = *steps.front();
+    if (structure == "Split, ByteLevel") {
+      const JsonValue& pattern = member(first, "Split", "pattern");
+      const JsonValue& regex = member(pattern, "Split.pattern", "Regex");
+      if (!regex.is_string()) fail("Split.pattern.Regex must be a string, found " + text_of(regex));
+      auto variant = pre_tokenizer_of_regex(regex.get<std::string>());
+      if (!variant) unsupported("splits by a pattern we don't read: " + text_of(regex));
+      if (member(first, "Split", "behavior") != "Isolated")
+        unsupported("has a Split whose behavior isn't \"Isolated\"");
+      if (bool_member(first, "Split", "invert", false)) unsupported("has a Split that is inverted");
+      if (gpt2_rules) unsupported("splits twice (ByteLevel.use_regex after a Split)");
+      file_.pre_tokenizer = *variant;
+      return;
+    }
+    if (!gpt2_rules) unsupported("doesn't split (ByteLevel.use_regex is false)");
+    file_.pre_tokenizer = structure == "ByteLevel" ? PreTokenizer::kGpt2 : PreTokenizer::kSmolLm2;
+    if (structure != "ByteLevel" && !bool_member(first, "Digits", "individual_digits", false))
+      unsupported("keeps digits together (Digits.individual_digits is false)");
+  }
+
+  void check_decoder(const JsonValue& root) {
+    auto decoder = root.find("decoder");
+    if (decoder == root.end() || decoder->is_null()) return;
+    std::string type = type_of(*decoder, "decoder");
+    if (type != "ByteLevel") fail("decoder \"" + type + "\" is of a kind we don't read", "Supported: ByteLevel.");
+  }
+
+  void add_id(int64_t id, const std::string& token, const std::string& place) {
+    if (id < 0 || id >= kMaxVocabSize)
+      fail(place + ": token \"" + token + "\" has id " + std::to_string(id) + ", expected 0 to " +
+           std::to_string(kMaxVocabSize - 1));
+    if (static_cast<size_t>(id) >= is_used_.size()) is_used_.resize(id + 1);
+    if (is_used_[id]) fail(place + ": id " + std::to_string(id) + " of token \"" + token + "\" is already another's");
+    is_used_[id] = true;
+  }
+
+  void read_vocab() {
+    if (content_.vocab.empty()) fail("model.vocab is empty");
+    ids_.reserve(content_.vocab.size());
+    for (const auto& [token, id] : content_.vocab) {
+      if (token.empty()) fail("model.vocab has an empty token (id " + std::to_string(id) + ")");
+      add_id(id, token, "model.vocab");
+      if (!ids_.emplace(token, static_cast<int32_t>(id)).second) fail("model.vocab has \"" + token + "\" twice");
+      file_.model_tokens.push_back(static_cast<int32_t>(id));
+    }
+    std::array<std::string, 256> alphabet = byte_alphabet();
+    for (int byte = 0; byte < 256; ++byte) {
+      auto found = ids_.find(alphabet[byte]);
+      file_.byte_tokens[byte] = found == ids_.end() ? -1 : found->second;
+      // SmolLM2's own file has no tokens for 21 bytes; `tokenizers` drops them from the text, and so do we.
+      if (found == ids_.end() && file_.pre_tokenizer != PreTokenizer::kSmolLm2)
+        fail("model.vocab has no token \"" + alphabet[byte] + "\" for byte " + std::to_string(byte),
+             "Train the tokenizer with the whole byte alphabet (initial_alphabet).");
+    }
+  }
+
+  int32_t merge_part(const std::string& token, size_t rank) const {
+    auto found = ids_.find(token);
+    if (found == ids_.end())
+      fail("model.merges[" + std::to_string(rank) + "] needs \"" + token + "\", which model.vocab lacks");
+    return found->second;
+  }
+
+  void read_merges() {
+    file_.merges.reserve(content_.merges.size());
+    std::unordered_set<uint64_t> pairs;
+    pairs.reserve(content_.merges.size());
+    for (size_t rank = 0; rank < content_.merges.size(); ++rank) {
+      const auto& [left, right] = content_.merges[rank];
+      Merge merge{merge_part(left, rank), merge_part(right, rank), merge_part(left + right, rank)};
+      if (!pairs.insert(static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right)).second)
+        fail("model.merges[" + std::to_string(rank) + "] repeats \"" + left + "\" \"" + right + "\"");
+      file_.merges.push_back(merge);
+    }
+  }
+
+  void read_added_tokens(const JsonValue& root) {
+    auto list = root.find("added_tokens");
+    if (list == root.end() || list->is_null()) return;
+    if (!list->is_array()) fail("added_tokens must be an array, found " + text_of(*list));
+    for (size_t i = 0; i < list->size(); ++i) {
+      const JsonValue& entry = (*list)[i];
+      std::string place = "added_tokens[" + std::to_string(i) + "]";
+      const JsonValue& id = member(entry, place, "id");
+      const JsonValue& content = member(entry, place, "content");
+      if (!id.is_number_integer()) fail(place + ".id must be an integer, found " + text_of(id));
+      if (!content.is_string() || content == "")
+        fail(place + ".content must be a string that isn't empty, found " + text_of(content));
+      for (const char* key : {"single_word", "lstrip", "rstrip"}) {
+        if (bool_member(entry, place, key, false)) fail(place + "." + key + " isn't supported");
+      }
+      AddedToken token{0, content.get<std::string>(), bool_member(entry, place, "special", false),
+                       bool_member(entry, place, "normalized", false)};
+      // nlohmann converts an unsigned one too large for int64_t into a negative one, which add_id refuses.
+      auto id_value = id.get<int64_t>();
+      if (auto found = ids_.find(token.text); found == ids_.end()) {
+        add_id(id_value, token.text, place);
+        ids_.emplace(token.text, static_cast<int32_t>(id_value));
+      } else if (found->second != id_value) {
+        fail(place + ": \"" + token.text + "\" has id " + std::to_string(id_value) + " here and " +
+             std::to_string(found->second) + " elsewhere");
+      }
+      token.id = static_cast<int32_t>(id_value);
+      if (!added_ids_.insert(token.id).second) fail(place + " repeats \"" + token.text + "\"");
+      file_.added_tokens.push_back(std::move(token));
+    }
+  }
+
+  void fill_bytes() {
+    std::unordered_map<std::string, char> byte_of;
+    std::array<std::string, 256> alphabet = byte_alphabet();
+    for (int byte = 0; byte < 256; ++byte) byte_of[alphabet[byte]] = static_cast<char>(byte);
+    file_.token_bytes.resize(is_used_.size());
+    for (const AddedToken& token : file_.added_tokens) file_.token_bytes[token.id] = token.text;
+    for (const auto& [token, id] : content_.vocab) {
+      if (added_ids_.contains(static_cast<int32_t>(id))) continue;  // its own text
+      std::string& bytes = file_.token_bytes[id];
+      for (size_t pos = 0; pos < token.size();) {
+        size_t length = static_cast<unsigned char>(token[pos]) < 0x80 ? 1 : 2;
+        auto byte = byte_of.find(token.substr(pos, length));
+        if (byte == byte_of.end())
+          fail("model.vocab: token \"" + token + "\" has a character outside the byte alphabet");
+        bytes.push_back(byte->second);
+        pos += length;
+      }
+    }
+  }
+
+  const std::string& what_;
+  TokenizerJson content_;
+  TokenizerFile file_{};
+  std::unordered_map<std::string, int32_t> ids_;
+  std::unordered_set<int32_t> added_ids_;
+  std::vector<bool> is_used_;
+};
+
+}  // namespace
+
+TokenizerFile read_tokenizer_file(std::string_view json, const std::string& what) {
+  return FileChecker(json, what).check();
+}
+
+}  // namespace tessera

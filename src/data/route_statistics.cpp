@@ -1,0 +1,131 @@
+#include "data/route_statistics.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kDocumentTokens = 512;  // what the document's choice is made from
+constexpr double kDeadShare = 1e-3;
+
+}  // namespace
+
+RouteStatistics::RouteStatistics(const Hierarchy& hierarchy, std::vector<std::string> text_domains,
+                                 int64_t num_documents)
+    : text_domains_(std::move(text_domains)), owners_N_(owner_of_components(hierarchy)) {
+  for (const Domain& d : hierarchy.domains) owner_domains_.push_back(d.name);
+  for (int d : routed_domains(hierarchy)) routed_names_.push_back(hierarchy.domains[static_cast<size_t>(d)].name);
+  for (const std::string& name : text_domains_) {
+    const auto found = std::find(routed_names_.begin(), routed_names_.end(), name);
+    labels_.push_back(found == routed_names_.end() ? -1 : static_cast<int>(found - routed_names_.begin()));
+  }
+  owner_picks_.assign(text_domains_.size(), std::vector<int64_t>(owner_domains_.size(), 0));
+  log_pi_.resize(static_cast<size_t>(num_documents));
+  document_labels_.assign(static_cast<size_t>(num_documents), -1);
+}
+
+void RouteStatistics::add(const Route& route, int text_domain, int64_t document, int64_t begin) {
+  const size_t num_tokens = static_cast<size_t>(route.num_tokens), num_domains = static_cast<size_t>(route.num_domains);
+  const size_t num_layers = static_cast<size_t>(route.num_layers), num_active = static_cast<size_t>(route.num_active);
+
+  if (!route.components_TLK.empty()) {
+    TESSERA_CHECK(route.components_TLK.size() == num_tokens * num_layers * num_active, "the route's sizes don't match");
+    if (component_picks_LN_.empty()) component_picks_LN_.assign(num_layers, std::vector<int64_t>(owners_N_.size(), 0));
+    TESSERA_CHECK(component_picks_LN_.size() == num_layers, "routes of different models");
+    std::vector<int64_t>& picks_by_owner = owner_picks_.at(static_cast<size_t>(text_domain));
+    for (size_t i = 0; i < route.components_TLK.size(); ++i) {
+      const size_t component = static_cast<size_t>(route.components_TLK[i]);
+      TESSERA_CHECK(component < owners_N_.size(), "component " + std::to_string(component) + " isn't in the hierarchy");
+      ++component_picks_LN_[i / num_active % num_layers][component];
+      ++picks_by_owner[static_cast<size_t>(owners_N_[component])];
+    }
+    picks_ += static_cast<int64_t>(route.components_TLK.size());
+  }
+
+  const int label = labels_.at(static_cast<size_t>(text_domain));
+  if (num_domains < 2 || label < 0) return;
+  TESSERA_CHECK(num_domains == routed_names_.size(), "the route has another number of domains than the hierarchy");
+  TESSERA_CHECK(route.pi_CM.size() == route.chunk_starts_C.size() * num_domains, "the route's sizes don't match");
+  std::vector<double>& log_pi = log_pi_.at(static_cast<size_t>(document));
+  document_labels_[static_cast<size_t>(document)] = label;
+  for (size_t c = 0; c < route.chunk_starts_C.size(); ++c) {
+    const float* pi = &route.pi_CM[c * num_domains];
+    const auto [low, high] = std::minmax_element(pi, pi + num_domains);
+    if (*high - *low < 1e-6f) continue;  // uniform: nothing is decided yet
+    ++chunks_;
+    right_chunks_ += (high - pi) == label;
+    const int64_t first = begin + route.chunk_starts_C[c];
+    const int64_t last = begin + (c + 1 < route.chunk_starts_C.size() ? route.chunk_starts_C[c + 1] : route.num_tokens);
+    const int64_t counted = std::min(last, kDocumentTokens) - first;
+    if (counted <= 0) continue;
+    log_pi.resize(num_domains, 0.0);
+    for (size_t d = 0; d < num_domains; ++d) {
+      log_pi[d] += static_cast<double>(counted) * std::log(std::max(static_cast<double>(pi[d]), 1e-12));
+    }
+  }
+}
+
+double RouteStatistics::entropy(int layer) const {
+  const std::vector<int64_t>& picks = component_picks_LN_.at(static_cast<size_t>(layer));
+  double total = 0, entropy = 0;
+  for (int64_t n : picks) total += static_cast<double>(n);
+  for (int64_t n : picks) {
+    if (n > 0) entropy -= static_cast<double>(n) / total * std::log(static_cast<double>(n) / total);
+  }
+  return picks.size() < 2 ? 1.0 : entropy / std::log(static_cast<double>(picks.size()));
+}
+
+int RouteStatistics::num_dead() const {
+  int dead = 0;
+  for (const std::vector<int64_t>& picks : component_picks_LN_) {
+    std::vector<int64_t> of_owner(owner_domains_.size(), 0);
+    for (size_t c = 0; c < picks.size(); ++c) of_owner[static_cast<size_t>(owners_N_[c])] += picks[c];
+    for (size_t c = 0; c < picks.size(); ++c) {
+      const double whole = static_cast<double>(of_owner[static_cast<size_t>(owners_N_[c])]);
+      if (whole > 0 && static_cast<double>(picks[c]) < kDeadShare * whole) ++dead;
+    }
+  }
+  return dead;
+}
+
+double RouteStatistics::chunk_accuracy() const {
+  return chunks_ == 0 ? -1.0 : static_cast<double>(right_chunks_) / static_cast<double>(chunks_);
+}
+
+double RouteStatistics::document_accuracy() const {
+  int64_t judged = 0, right = 0;
+  for (size_t i = 0; i < log_pi_.size(); ++i) {
+    if (log_pi_[i].empty()) continue;  // too short for a decision, or of a label that level 1 doesn't know
+    ++judged;
+    right += std::max_element(log_pi_[i].begin(), log_pi_[i].end()) - log_pi_[i].begin() == document_labels_[i];
+  }
+  return judged == 0 ? -1.0 : static_cast<double>(right) / static_cast<double>(judged);
+}
+
+Json RouteStatistics::to_json() const {
+  Json load = Json::array(), entropies = Json::array();
+  for (const std::vector<int64_t>& row : owner_picks_) {
+    int64_t whole = 0;
+    for (int64_t n : row) whole += n;
+    std::vector<double> shares;
+    for (int64_t n : row) shares.push_back(whole ? static_cast<double>(n) / static_cast<double>(whole) : 0.0);
+    load.push_back(shares);
+  }
+  for (int l = 0; l < num_layers(); ++l) entropies.push_back(entropy(l));
+  const auto share_or_null = [](double share) { return share < 0 ? Json() : Json(share); };
+  return {{"text_domains", text_domains_},
+          {"owner_domains", owner_domains_},
+          {"picks", owner_picks_},
+          {"load", load},
+          {"components", component_picks_LN_},
+          {"component_owners", owners_N_},
+          {"entropy", entropies},
+          {"dead_components", num_dead()},
+          {"chunk_accuracy", share_or_null(chunk_accuracy())},
+          {"document_accuracy", share_or_null(document_accuracy())}};
+}
+
+}  // namespace tessera

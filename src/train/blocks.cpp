@@ -1,0 +1,90 @@
+#include "train/blocks.h"
+
+#include <limits>
+
+namespace tessera {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+// The plain form, silu(g) * u, keeps three tensors and makes six passes over memory.
+struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
+  static Variable forward(AutogradContext* context, const Variable& gate_up) {
+    context->save_for_backward({gate_up});
+    const auto parts = gate_up.chunk(2, -1);
+    return at::silu(parts[0]).mul_(parts[1]);
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::Tensor gate_up = context->get_saved_variables()[0];
+    const auto parts = gate_up.chunk(2, -1);
+    const at::Tensor gate = parts[0], up = parts[1], grad = grads[0];
+    const at::Tensor sigmoid = at::sigmoid(gate);
+    const at::Tensor silu = gate * sigmoid;
+    at::Tensor out = at::empty_like(gate_up);
+    auto halves = out.chunk(2, -1);
+    at::mul_out(halves[1], grad, silu);
+    // d silu / d gate = sigmoid (1 + gate (1 - sigmoid)) = sigmoid + silu (1 - sigmoid)
+    halves[0].copy_(sigmoid.addcmul(silu, 1 - sigmoid).mul_(up).mul_(grad));
+    return {out};
+  }
+};
+
+at::Tensor rotate(const at::Tensor& x_RHTh, const at::Tensor& cos, const at::Tensor& sin) {
+  const auto parts = x_RHTh.chunk(2, -1);
+  return at::cat({parts[0] * cos - parts[1] * sin, parts[1] * cos + parts[0] * sin}, -1);
+}
+
+at::Tensor additive(const at::Tensor& visible_RTT, at::ScalarType dtype) {
+  at::Tensor mask = at::zeros(visible_RTT.sizes(), visible_RTT.options().dtype(dtype));
+  return mask.masked_fill_(visible_RTT.logical_not(), -std::numeric_limits<double>::infinity()).unsqueeze(1);
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) { return at::linear(x, weight.to(x.scalar_type())); }
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (x.scalar_type() == weight.scalar_type()) return at::rms_norm(x, {x.size(-1)}, weight, eps);
+  return at::rms_norm(x.to(weight.scalar_type()), {x.size(-1)}, weight, eps).to(x.scalar_type());
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up) { return SwigluFunction::apply(gate_up); }
+
+Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype) {
+  const at::Tensor exponent = at::arange(0, head_dim, 2, positions_RT.options().dtype(at::kDouble)).div_(head_dim);
+  const at::Tensor angle = positions_RT.to(at::kDouble).unsqueeze(-1) * at::pow(theta, exponent.neg());
+  return {at::cos(angle).to(dtype), at::sin(angle).to(dtype)};
+}
+
+at::Tensor causal_mask(const at::Tensor& starts_RT, at::ScalarType dtype) {
+  const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());
+  const at::Tensor i_T1 = t.unsqueeze(1), j_1T = t.unsqueeze(0);
+  return additive((j_1T <= i_T1).logical_and(j_1T >= starts_RT.unsqueeze(2)), dtype);
+}
+
+at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window, at::ScalarType dtype) {
+  const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());
+  const at::Tensor j_1T = t.unsqueeze(0);
+  const at::Tensor first_RT = at::maximum(starts_RT, t - (window - 1));
+  return additive((j_1T < chunk_ends_RT.unsqueeze(2)).logical_and(j_1T >= first_RT.unsqueeze(2)), dtype);
+}
+
+at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads, const Rotary& rotary,
+                     const at::Tensor& mask) {
+  const int64_t rows = x_RTD.size(0), tokens = x_RTD.size(1);
+  auto heads = [&](const at::Tensor& weight, int n) { return linear(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2); };
+  const at::Tensor cos = rotary.cos_RTh.unsqueeze(1), sin = rotary.sin_RTh.unsqueeze(1);
+  const at::Tensor query = rotate(heads(weights.query, num_heads), cos, sin);
+  at::Tensor key = rotate(heads(weights.key, num_kv_heads), cos, sin);
+  at::Tensor value = heads(weights.value, num_kv_heads);
+  if (num_kv_heads != num_heads) {
+    key = key.repeat_interleave(num_heads / num_kv_heads, 1);
+    value = value.repeat_interleave(num_heads / num_kv_heads, 1);
+  }
+  const at::Tensor mixed = at::scaled_dot_product_attention(query, key, value, mask);
+  return linear(mixed.transpose(1, 2).reshape({rows, tokens, -1}), weights.output);
+}
+
+}  // namespace tessera

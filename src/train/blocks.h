@@ -1,0 +1,35 @@
+// The pieces of a transformer block in plain tensor operations. Shapes: R rows, T tokens a row, D width, H heads, h head width.
+#pragma once
+#include "train/torch.h"
+
+namespace tessera {
+
+// x W^T with W [out, in], the weight cast to x's precision.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
+
+// x / rms(x) * weight over the last dimension, in f32 (Zhang, Sennrich 2019).
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+// silu(gate) * up, the last dimension being [gate ; up] (Shazeer 2020). One saved tensor, one pass each way.
+at::Tensor swiglu(const at::Tensor& gate_up);
+
+// Rotary positions (Su et al. 2021), halves rotated as in Llama. cos and sin are [R, T, h/2].
+struct Rotary {
+  at::Tensor cos_RTh, sin_RTh;
+};
+Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype);
+
+// Additive masks [R, 1, T, T] (0 or -inf). starts_RT: where the token's piece begins in its row.
+// Causal: token i sees j when both are of one piece and j <= i.
+at::Tensor causal_mask(const at::Tensor& starts_RT, at::ScalarType dtype);
+// Block-causal: token i sees j of its piece when j is before the end of i's chunk and i - j < window (DESIGN section 3).
+at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window, at::ScalarType dtype);
+
+struct AttentionWeights {
+  at::Tensor query, key, value, output;   // [H h, D], [Hkv h, D], [Hkv h, D], [D, H h]
+};
+// Grouped-query attention over [R, T, D].
+at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads, const Rotary& rotary,
+                     const at::Tensor& mask);
+
+}  // namespace tessera

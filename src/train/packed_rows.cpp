@@ -1,0 +1,46 @@
+#include "train/packed_rows.h"
+
+#include "base/error.h"
+#include "core/route.h"
+
+namespace tessera {
+namespace {
+
+at::Tensor to_tensor(const std::vector<int32_t>& values, at::IntArrayRef shape, at::Device device) {
+  return at::from_blob(const_cast<int32_t*>(values.data()), shape, at::kInt).to(at::kLong).to(device);
+}
+
+}  // namespace
+
+PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int32_t>& tokens_RT, const std::vector<int32_t>& starts_RT,
+                     const std::vector<int32_t>& targets_RT, std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device) {
+  const size_t size = static_cast<size_t>(num_rows * num_tokens);
+  TESSERA_CHECK(tokens_RT.size() == size && starts_RT.size() == size, "rows of unequal length");
+  PackedRows rows;
+  rows.num_rows = num_rows;
+  rows.num_tokens = num_tokens;
+  rows.tokens_RT = to_tensor(tokens_RT, {num_rows, num_tokens}, device);
+  rows.starts_RT = to_tensor(starts_RT, {num_rows, num_tokens}, device);
+  rows.positions_RT = at::arange(num_tokens, rows.starts_RT.options()) - rows.starts_RT;
+  if (!targets_RT.empty()) rows.targets_RT = to_tensor(targets_RT, {num_rows, num_tokens}, device);
+  rows.labels_RT = std::move(labels_RT);
+
+  std::vector<int32_t> ids(size), ends(size);
+  for (int64_t r = 0; r < num_rows; ++r) {
+    for (int64_t t = 0; t < num_tokens; ++t) {
+      const int64_t start = starts_RT[static_cast<size_t>(r * num_tokens + t)];
+      const bool first = t == start;
+      const bool begins = first || t == 0 ||
+                          chunk_of(static_cast<int>(t - start), chunk_tokens) != chunk_of(static_cast<int>(t - 1 - start), chunk_tokens);
+      if (begins) rows.chunks.push_back({r, t, t, start, first});
+      rows.chunks.back().end = t + 1;
+      ids[static_cast<size_t>(r * num_tokens + t)] = static_cast<int32_t>(rows.chunks.size()) - 1;
+    }
+  }
+  for (size_t s = 0; s < size; ++s) ends[s] = static_cast<int32_t>(rows.chunks[static_cast<size_t>(ids[s])].end);
+  rows.chunk_id_S = to_tensor(ids, {static_cast<int64_t>(size)}, device);
+  rows.chunk_ends_RT = to_tensor(ends, {num_rows, num_tokens}, device);
+  return rows;
+}
+
+}  // namespace tessera

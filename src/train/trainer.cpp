@@ -1,0 +1,332 @@
+#include "train/trainer.h"
+
+#include <csignal>
+#include <fstream>
+#include <numbers>
+
+#include "base/error.h"
+#include "base/event_file.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/threads.h"
+#include "core/tokenizer.h"
+#include "data/evaluate.h"
+#include "data/loader.h"
+#include "train/checkpoint.h"
+#include "train/losses.h"
+#include "train/metrics.h"
+#include "train/model.h"
+#include "train/optimizer.h"
+#include "train/scorer.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+std::atomic<bool> interrupted{false};
+
+// Ctrl-C finishes the step; a second one kills, as usual.
+class InterruptGuard {
+ public:
+  InterruptGuard() {
+    interrupted = false;
+    previous_int_ = std::signal(SIGINT, on_signal);
+    previous_term_ = std::signal(SIGTERM, on_signal);
+  }
+  ~InterruptGuard() {
+    std::signal(SIGINT, previous_int_);
+    std::signal(SIGTERM, previous_term_);
+  }
+
+ private:
+  static void on_signal(int number) {
+    interrupted = true;
+    std::signal(number, SIG_DFL);
+  }
+  void (*previous_int_)(int);
+  void (*previous_term_)(int);
+};
+
+std::vector<Document> heldout_sample(const fs::path& data, int64_t bytes_by_domain) {
+  std::map<std::string, int64_t> taken;
+  std::vector<Document> documents;
+  const fs::path file = data / "heldout.jsonl.zst";
+  if (!fs::exists(file)) return documents;
+  read_documents(file, [&](Document&& document) {
+    int64_t& bytes = taken[document.domain];
+    if (bytes >= bytes_by_domain) return;
+    bytes += static_cast<int64_t>(document.text.size());
+    documents.push_back(std::move(document));
+  });
+  return documents;
+}
+
+class Run {
+ public:
+  Run(Config config, const TrainOptions& options);
+  TrainResult train();
+
+ private:
+  void resume_from(const Checkpoint& checkpoint);
+  StepMetrics step();
+  void accumulate(const PackedRows& rows, int64_t micro, double share, int64_t num_targets, StepMetrics& metrics);
+  void update_selection_bias(const StepMetrics& metrics);
+  void evaluate_now();
+  void save();
+  void report(const StepMetrics& metrics);
+
+  const Config config_;
+  const fs::path folder_;
+  const at::Device device_;
+  const ShardSet shards_;
+  const Tokenizer tokenizer_;
+  Loader loader_;
+  Model model_;
+  AdamW optimizer_;
+  std::vector<int> label_of_data_domain_;   // data set's domain -> routed domain of the model, -1: none
+  std::vector<Document> heldout_;
+  int64_t steps_ = 0, tokens_ = 0;
+  double seconds_ = 0, last_mark_s_ = 0;
+  std::unique_ptr<MetricsLog> log_;
+  Progress progress_{"train", 10.0};
+};
+
+Config resolve(Config config, const ShardSet& shards) {
+  Trunk& trunk = config.model.trunk;
+  if (trunk.vocab_size == 0) trunk.vocab_size = shards.vocab_size();
+  if (trunk.vocab_size < shards.vocab_size()) {
+    throw Error(ErrorCode::kConfig, fmt::format("config key 'model.trunk.vocab_size': {} is less than the {} of the data's tokenizer", trunk.vocab_size,
+                                                shards.vocab_size()), "0 takes it from the data");
+  }
+  if (config.train.num_threads == 0) config.train.num_threads = num_cpus();
+  return config;
+}
+
+Model make_model(const Config& config, const TrainOptions& options) {
+  const at::Device device = device_named(config.train.device);
+  const at::ScalarType compute = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  if (!options.init) return Model(config.model, Parameters(config.model, config.train.seed, at::kFloat, device), compute);
+  const ModelFolder from = open_model(*options.init);
+  for (const TensorSpec& spec : tensor_specs(config.model)) {
+    const TensorInfo* tensor = from.weights->find(spec.name);
+    if (!tensor || tensor->shape != spec.shape) {
+      throw Error(ErrorCode::kConfig, fmt::format("--init {}: tensor '{}' of the config {}", options.init->string(), spec.name,
+                                                  tensor ? "has another shape there" : "is not there"), "its architecture must be the config's (see its config.json)");
+    }
+  }
+  return Model(config.model, Parameters(from, at::kFloat, device), compute);
+}
+
+Run::Run(Config config, const TrainOptions& options)
+    : config_(std::move(config)), folder_(options.runs / config_.name), device_(device_named(config_.train.device)), shards_(config_.data.path),
+      tokenizer_(Tokenizer::from_file(fs::path(config_.data.path) / "tokenizer.json")),
+      loader_(shards_, {config_.model.trunk.context_length, config_.data.mix, config_.data.splice_share, config_.train.seed}),
+      model_(make_model(config_, options)), optimizer_(model_.parameters(), config_.train.optimizer),
+      heldout_(heldout_sample(config_.data.path, config_.train.eval_bytes)) {
+  const Hierarchy& h = config_.model.hierarchy;
+  std::vector<std::string> names;
+  for (int d : routed_domains(h)) names.push_back(h.domains[static_cast<size_t>(d)].name);
+  for (const std::string& name : shards_.domains()) {
+    const auto it = std::find(names.begin(), names.end(), name);
+    label_of_data_domain_.push_back(it == names.end() ? -1 : static_cast<int>(it - names.begin()));
+    if (it == names.end() && names.size() > 1) {
+      throw Error(ErrorCode::kConfig, "the data has documents of the domain \"" + name + "\", which is none of model.hierarchy.domains",
+                  fmt::format("the config names {}", fmt::join(names, ", ")));
+    }
+  }
+  const std::optional<Checkpoint> checkpoint = newest_checkpoint(folder_);
+  if (options.resume) {
+    if (checkpoint) {
+      resume_from(*checkpoint);
+    } else {
+      log_info("no complete checkpoint under {}: starting from the beginning", folder_.string());
+    }
+  } else if (checkpoint) {
+    throw Error(ErrorCode::kUsage, "there is a run at " + folder_.string() + " already", "go on with --resume, choose another --name=..., or remove the folder");
+  }
+  fs::create_directories(folder_ / "checkpoints");
+  write_json_file(folder_ / "config.json", to_json(config_));
+  log_ = std::make_unique<MetricsLog>(folder_, steps_);
+}
+
+void Run::resume_from(const Checkpoint& checkpoint) {
+  const Json& state = checkpoint.state;
+  Json mine = to_json(config_), theirs = state.at("config");
+  // What may differ when a run goes on: how often things are printed, kept and saved, and on how many threads.
+  for (const char* key : {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
+    mine["train"].erase(key);
+    theirs["train"].erase(key);
+  }
+  if (mine != theirs) {
+    const Json difference = Json::diff(theirs, mine);
+    throw Error(ErrorCode::kConfig, "--resume: the config is not the one of " + checkpoint.path.string() + ": " + difference.dump().substr(0, 300),
+                "give the same values, or start a new run from its weights with --init");
+  }
+  if (state.at("data_hash") != shards_.hash()) {
+    throw Error(ErrorCode::kData, "--resume: the data at " + config_.data.path + " is not what " + checkpoint.path.string() + " was trained on");
+  }
+  const ModelFolder folder = open_model(checkpoint.path / "model");
+  model_ = Model(config_.model, Parameters(folder, at::kFloat, device_), config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+  steps_ = state.at("step").get<int64_t>();
+  tokens_ = state.at("tokens").get<int64_t>();
+  seconds_ = state.at("seconds").get<double>();
+  optimizer_ = AdamW(model_.parameters(), config_.train.optimizer);
+  optimizer_.load_state(SafetensorsFile(checkpoint.path / "optimizer.safetensors"), steps_);
+  loader_.set_state(state.at("loader"));
+  log_info("resumed {} at step {}", checkpoint.path.string(), steps_);
+}
+
+void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_t num_targets, StepMetrics& metrics) {
+  const LossConfig& weights = config_.train.loss;
+  RoutingOptions options;
+  options.domain_dropout = weights.domain_dropout;
+  options.dropout_seed = mix64(config_.train.seed ^ mix64(static_cast<uint64_t>(steps_) * 4096 + static_cast<uint64_t>(micro)));
+  const Forward forward = model_.forward(rows, options);
+  const at::Tensor hidden_SD = forward.hidden_RTD.reshape({-1, forward.hidden_RTD.size(-1)});
+  const at::Tensor nats = linear_cross_entropy_sum(hidden_SD, model_.head(), rows.targets_RT.reshape({-1}));
+  at::Tensor loss = nats / static_cast<double>(num_targets);
+  if (forward.domains.loss.defined()) loss = loss + forward.domains.loss * (weights.domain_weight * share);
+  for (const LayerChoice& choice : forward.choices) {
+    loss = loss + choice.z_loss * (weights.z_loss * share / static_cast<double>(forward.choices.size()));
+  }
+  metrics.add(rows, forward, nats.item<double>());
+  if (std::isfinite(loss.item<double>())) torch::autograd::backward({loss}, {});
+}
+
+StepMetrics Run::step() {
+  const int64_t length = config_.model.trunk.context_length;
+  const int64_t num_rows = config_.train.batch_tokens / length, micro_rows = config_.train.micro_batch_tokens / length;
+  const Batch batch = loader_.next(static_cast<int>(num_rows));
+  StepMetrics metrics(config_.model, steps_);
+  const int64_t num_targets = num_rows * length;
+  for (int32_t token : batch.targets_RT) metrics.bytes += token == shards_.bos() ? 0 : static_cast<int64_t>(tokenizer_.token_bytes(token).size());
+  for (int64_t begin = 0; begin < num_rows; begin += micro_rows) {
+    auto slice = [&](const std::vector<int32_t>& all) {
+      return std::vector<int32_t>(all.begin() + begin * length, all.begin() + (begin + micro_rows) * length);
+    };
+    std::vector<int32_t> labels = slice(batch.domains_RT);
+    for (int32_t& label : labels) label = label < 0 ? -1 : label_of_data_domain_[static_cast<size_t>(label)];
+    const PackedRows rows = pack_rows(micro_rows, length, slice(batch.inputs_RT), slice(batch.starts_RT), slice(batch.targets_RT), std::move(labels),
+                                      model_.chunk_tokens(), device_);
+    accumulate(rows, begin / micro_rows, static_cast<double>(micro_rows) / static_cast<double>(num_rows), num_targets, metrics);
+  }
+  metrics.gradient_norm = optimizer_.clip_gradients();
+  if (!std::isfinite(metrics.nats) || !std::isfinite(metrics.gradient_norm)) {
+    // All of it is thrown away: the weights, the optimizer and the checkpoint are as they were before this batch.
+    throw Error(ErrorCode::kDiverged, fmt::format("step {}: the loss ({}) or the gradient's norm ({}) is not finite; stopped before the update. The batch: {} documents, loader state {}",
+                                                  steps_ + 1, metrics.nats / static_cast<double>(num_targets), metrics.gradient_norm, batch.num_documents, loader_.state().dump()),
+                "go on from the last checkpoint with --resume and a lower --train.optimizer.lr (a new run with --init), or look at the batch's documents");
+  }
+  metrics.learning_rate = learning_rate(config_.train.optimizer, steps_, config_.train.steps);
+  optimizer_.step(metrics.learning_rate);
+  update_selection_bias(metrics);
+  ++steps_;
+  tokens_ += num_targets;
+  return metrics;
+}
+
+// Pushes each component's load towards the mean of its domain, so that balance never works against the choice of the
+// domain (bias: Wang et al. 2024, arXiv 2408.15664).
+void Run::update_selection_bias(const StepMetrics& metrics) {
+  const Architecture& a = config_.model;
+  const std::vector<std::vector<int64_t>> counts_LN = metrics.component_picks();
+  for (size_t l = 0; l < counts_LN.size(); ++l) {
+    const at::Tensor& bias = model_.parameters()["layers." + std::to_string(static_cast<int>(l) + a.trunk.num_dense_layers) + ".selection_bias"];
+    at::Tensor change = at::zeros({bias.size(0)}, at::kFloat);
+    int64_t begin = 0;
+    for (const Domain& domain : a.hierarchy.domains) {
+      double total = 0;
+      for (int64_t c = begin; c < begin + domain.num_components; ++c) total += static_cast<double>(counts_LN[l][static_cast<size_t>(c)]);
+      const double mean = total / domain.num_components;
+      for (int64_t c = begin; c < begin + domain.num_components; ++c) {
+        const double excess = static_cast<double>(counts_LN[l][static_cast<size_t>(c)]) - mean;
+        change.data_ptr<float>()[c] = static_cast<float>(config_.train.loss.balance_rate * (excess > 0 ? -1 : excess < 0 ? 1 : 0));
+      }
+      begin += domain.num_components;
+    }
+    const at::NoGradGuard no_grad;
+    bias.add_(change.to(bias.device(), bias.scalar_type()));
+  }
+}
+
+void Run::evaluate_now() {
+  if (heldout_.empty()) return;
+  ModelScorer scorer(model_);
+  EvaluateOptions options;
+  options.max_bytes_by_domain = config_.train.eval_bytes;
+  options.hierarchy = config_.model.hierarchy;
+  const Evaluation evaluation = tessera::evaluate(scorer, tokenizer_, heldout_, options);
+  log_->evaluation(steps_, tokens_, to_json(evaluation));
+  std::string by_domain;
+  for (size_t d = 0; d < evaluation.domains.size(); ++d) by_domain += fmt::format("  {} {:.3f}", evaluation.domains[d].name, evaluation.bpb(static_cast<int>(d)));
+  log_info("held-out bits per byte at step {}: mean {:.3f}{}", steps_, evaluation.bpb_mean(), by_domain);
+}
+
+void Run::save() {
+  const Json state = {{"format", "tessera-checkpoint-1"}, {"step", steps_}, {"tokens", tokens_}, {"seconds", seconds_ + now_s() - last_mark_s_},
+                      {"loader", loader_.state()}, {"rng", {{"seed", config_.train.seed}, {"step", steps_}}}, {"data_hash", shards_.hash()},
+                      {"config", to_json(config_)}};
+  const Json about = {{"run", config_.name}, {"step", steps_}, {"tokens", tokens_}, {"data_hash", shards_.hash()}};
+  save_checkpoint(folder_, steps_, model_, optimizer_, state, about, tokenizer_.json(), config_.train.keep_checkpoints);
+}
+
+void Run::report(const StepMetrics& metrics) {
+  const TrainConfig& t = config_.train;
+  if (steps_ % t.log_every != 0 && steps_ != t.steps) return;
+  progress_.update(static_cast<double>(steps_), static_cast<double>(t.steps), metrics.line(config_.train.batch_tokens));
+}
+
+TrainResult Run::train() {
+  const InterruptGuard guard;
+  const TrainConfig& t = config_.train;
+  last_mark_s_ = now_s();
+  double previous_s = now_s();
+  int64_t saved_at = -1;
+  while (steps_ < t.steps && !interrupted) {
+    StepMetrics metrics = step();
+    const double now = now_s();
+    metrics.tokens_per_s = static_cast<double>(t.batch_tokens) / (now - previous_s);
+    log_->step(metrics, steps_, tokens_, t.batch_tokens, steps_ % t.log_every == 0 || steps_ == t.steps);
+    report(metrics);
+    if ((t.eval_every > 0 && steps_ % t.eval_every == 0) || steps_ == t.steps) evaluate_now();
+    if (t.checkpoint_every > 0 && steps_ % t.checkpoint_every == 0) {
+      save();
+      saved_at = steps_;
+    }
+    previous_s = now_s();
+  }
+  if (saved_at != steps_) save();
+  TrainResult result{folder_, steps_, tokens_, seconds_ + now_s() - last_mark_s_, steps_ >= t.steps};
+  if (result.finished) {
+    progress_.finish(fmt::format("{} tokens, {:.0f} tokens/s", human_count(static_cast<double>(tokens_)), static_cast<double>(tokens_) / result.seconds));
+  } else {
+    log_info("stopped after step {}; saved. Go on with the same command and --resume", steps_);
+  }
+  return result;
+}
+
+}  // namespace
+
+TrainResult train(Config config, const TrainOptions& options) {
+  const ShardSet shards(config.data.path, /*verify_hashes=*/false);
+  config = resolve(std::move(config), shards);
+  check(config);
+  at::set_num_threads(config.train.num_threads);
+  if (config.train.device == "cuda") at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  return Run(std::move(config), options).train();
+}
+
+bool is_finished(const fs::path& run, const Config& config) {
+  const std::vector<fs::path> checkpoints = list_checkpoints(run);
+  if (checkpoints.empty() || !fs::exists(checkpoints.back() / "state.json")) return false;
+  const Json state = read_json_file(checkpoints.back() / "state.json");
+  if (state.value("step", int64_t{0}) != config.train.steps || !state.contains("config")) return false;
+  Config mine = config;
+  const Config theirs = config_from_json(state["config"]);
+  mine.model.trunk.vocab_size = theirs.model.trunk.vocab_size;  // resolved from the data when the run started
+  mine.train.num_threads = theirs.train.num_threads;
+  return to_json(mine) == to_json(theirs);
+}
+
+}  // namespace tessera

@@ -1,0 +1,130 @@
+"""Fetch a corpus set: packages by name -> documents, one JSONL file a source.
+
+    python tools/corpus/fetch.py small            # writes data/small/raw/*.jsonl.zst and fetch.json
+    python tools/corpus/fetch.py full --out /big/full
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from archives import fetch_archive  # noqa: E402
+from errors import UserError  # noqa: E402
+from manifest import Manifest, Source, load_manifest  # noqa: E402
+from report import print_tables  # noqa: E402
+from unpack import Result, unpack_source  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS_VERSION = 1  # raise it when the same manifest and packages would give other documents
+
+
+def say(text: str) -> None:
+    """A progress line, at once."""
+    print(text, flush=True)
+
+
+def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers: int) -> list[Result]:
+    """Download (4 at a time) and unpack (`workers` processes) together; results in the manifest's order."""
+    sources = manifest.for_set(set_name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    by_package: dict[tuple[str, str], list[Source]] = defaultdict(list)
+    for source in sources:
+        by_package[source.registry, source.package].append(source)
+    results: dict[str, Result] = {}
+    unpacking: list[Future[Result]] = []
+    started = time.time()
+    try:
+        with ThreadPoolExecutor(4) as downloads, ProcessPoolExecutor(workers) as unpacks:
+
+            def unpack_all(group: list[Source]) -> None:
+                unpacking.extend(unpacks.submit(unpack_source, s, set_name, cache, fresh) for s in group)
+
+            pending: dict[Future, list[Source]] = {}
+            for (registry, package), group in by_package.items():
+                if registry == "generator":
+                    unpack_all(group)
+                else:
+                    pending[downloads.submit(fetch_archive, cache, registry, package)] = group
+            try:
+                for done in as_completed(pending):
+                    archive, is_new = done.result()
+                    if is_new:
+                        say(f"[{time.time() - started:5.1f} s] fetched {archive.name} ({archive.stat().st_size / 1e6:.1f} MB)")
+                    unpack_all(pending[done])
+                for number, finished in enumerate(as_completed(unpacking), 1):
+                    result = finished.result()
+                    results[result.source] = result
+                    say(f"[{time.time() - started:5.1f} s] {number}/{len(sources)} {result.source}: "
+                        f"{result.documents} documents, {result.text_bytes / 1e6:.2f} MB, {result.seconds:.1f} s")
+            except BaseException:
+                downloads.shutdown(cancel_futures=True)
+                unpacks.shutdown(cancel_futures=True)
+                raise
+        ordered = [results[s.source] for s in sources]
+        summary = {"manifest_sha256": manifest.sha256, "tools_version": TOOLS_VERSION, "set": set_name, "sources": [asdict(r) for r in ordered]}
+        (fresh / "fetch.json").write_text(json.dumps(summary, indent=1) + "\n")
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
+    return ordered
+
+
+def already_fetched(manifest: Manifest, set_name: str, out: Path) -> list[Result] | None:
+    """The results of an earlier run by the same manifest and tools, or None."""
+    try:
+        summary = json.loads((out / "fetch.json").read_text())
+        if (summary["manifest_sha256"], summary["tools_version"], summary["set"]) != (manifest.sha256, TOOLS_VERSION, set_name):
+            return None
+        results = [Result(**row) for row in summary["sources"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return results if all((out / f"{r.source}.jsonl.zst").exists() for r in results) else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0, or 2 when something that the user can mend is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=("small", "full"), help="which set of the manifest")
+    parser.add_argument("--out", type=Path, help="output folder (default data/<set>/raw)")
+    parser.add_argument("--manifest", type=Path, default=ROOT / "data/manifest.json")
+    parser.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="where package archives are kept")
+    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="unpacking processes")
+    parser.add_argument("--force", action="store_true", help="unpack again even when the output is up to date")
+    given = parser.parse_args(arguments)
+    out = (given.out or ROOT / "data" / given.set / "raw").resolve()
+    try:
+        manifest = load_manifest(given.manifest)
+        results = None if given.force else already_fetched(manifest, given.set, out)
+        if results is None:
+            results = fetch_set(manifest, given.set, given.cache.resolve(), out, given.workers)
+        else:
+            say(f"{out} is up to date (manifest {manifest.sha256[:12]}); --force unpacks again")
+    except UserError as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    except OSError as fault:
+        print(f"error: {fault}\nhint: check free disk space and permissions of {given.cache} and {out.parent}", file=sys.stderr)
+        return 2
+    print_tables(results)
+    say(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
