@@ -45,16 +45,15 @@ def byte_alphabet():
 def real_strings():
     """Pieces of one to thirty lines of files that any machine with Python has: code and prose."""
     rng = random.Random(1)
-    files = sorted(pathlib.Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
-    files += sorted(pathlib.Path(sysconfig.get_paths()["stdlib"]).glob("*/*.py"))[:150]
-    files += [file for file in sorted(pathlib.Path("/usr/share/common-licenses").glob("*")) if file.is_file()]
-    files += sorted(pathlib.Path("/usr/share/perl5").glob("**/*.pod"))[:50]
-    files += sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md"))
+    stdlib = pathlib.Path(sysconfig.get_paths()["stdlib"])
+    prose = [file for file in sorted(pathlib.Path("/usr/share/common-licenses").glob("*")) if file.is_file()]
+    prose += sorted(pathlib.Path("/usr/share/perl").glob("**/*.pod"))[:30] + sorted(ROOT.glob("**/*.md"))[:30]
+    files = prose + sorted(stdlib.glob("*.py")) + sorted(stdlib.glob("*/*.py"))
     strings = []
     for file in files:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         start = 0
-        while start < len(lines) and len(strings) < 16000:
+        while start < len(lines) and len(strings) < 12000:
             count = rng.choice([1, 1, 2, 3, 5, 8, 30])
             strings.append("".join(lines[start : start + count]))
             start += count
@@ -63,7 +62,7 @@ def real_strings():
 
 @functools.cache
 def words_of_scripts():
-    """Invented words of every script that unicodedata names, joined by spaces, marks and punctuation."""
+    """Invented words of every script that unicodedata names, joined by spaces and punctuation."""
     rng = random.Random(2)
     scripts = {}
     for code_point in range(0x80, 0x20000):
@@ -80,20 +79,22 @@ def words_of_scripts():
 
 @functools.cache
 def character_contexts():
-    """Every assigned code point alone, doubled, between letters, digits and line ends, and after spaces."""
-    strings = []
+    """Every assigned code point alone, doubled, between letters, digits and line ends, and after spaces; six a text."""
+    characters, contexts = [], []
     for code_point in range(0x110000):
-        character = chr(code_point)
-        category = unicodedata.category(character)
+        category = unicodedata.category(chr(code_point))
         if category == "Cs" or code_point in UNICODE_17_NUMBERS:
             continue
         # All of a class behave alike where nothing is assigned (or only privately): a sample is enough.
         if category in ("Cn", "Co") and code_point % 101:
             continue
-        c = character
-        strings.append(c)
-        strings.append(f"{c}{c} {c}a{c}b  {c}1{c}\n{c}\n '{c}")
-    return strings
+        c = chr(code_point)
+        characters.append(c)
+        many_alike = unicodedata.name(c, "").startswith(("CJK UNIFIED", "HANGUL SYLLABLE"))
+        contexts.append(f"a{c}{c}  {c}1" if many_alike else f"{c}{c} {c}a{c}b  {c}1{c}\n{c}\n '{c}")
+    decomposed = [unicodedata.normalize("NFD", c) for c in characters if unicodedata.decomposition(c)]
+    joined = ["x".join(parts[i : i + 6]) for parts in (contexts, decomposed) for i in range(0, len(parts), 6)]
+    return characters[::6] + joined, len(characters)
 
 
 @functools.cache
@@ -130,7 +131,7 @@ def train(variant):
         initial_alphabet=sorted(set(byte_alphabet().values()) - lacking),
         show_progress=False,
     )
-    corpus = [text for text in real_strings()[::9] + words_of_scripts()[::9]]
+    corpus = real_strings()[::9] + words_of_scripts()[::9]
     if lacking:
         corpus = [text for text in corpus if not set(text.encode()) & set(SMOLLM2_LACKS)]
     tokenizer.train_from_iterator(corpus, trainer)
@@ -186,14 +187,26 @@ def test_real_strings(tokenizer):
     assert_same_ids(tokenizer, real_strings())
 
 
+def comparable(reference, texts):
+    """`tokenizers` normalises by an older Unicode, which lacks a few rare marks. There we go with Python, not with it."""
+    if not reference.normalizer:
+        return texts
+    normalize = reference.normalizer.normalize_str
+    same = [text for text in texts if normalize(text) == unicodedata.normalize("NFC", text)]
+    assert len(same) > 0.99 * len(texts)
+    return same
+
+
 def test_every_script(tokenizer):
-    assert len(words_of_scripts()) >= 2000
-    assert_same_ids(tokenizer, words_of_scripts())
+    texts = comparable(tokenizer[1], words_of_scripts())
+    assert len(texts) >= 2000
+    assert_same_ids(tokenizer, texts)
 
 
 def test_every_code_point(tokenizer):
-    assert len(character_contexts()) >= 250000
-    assert_same_ids(tokenizer, character_contexts())
+    texts, num_characters = character_contexts()
+    assert num_characters >= 140000
+    assert_same_ids(tokenizer, comparable(tokenizer[1], texts))
 
 
 @pytest.mark.parametrize("parse_special", [False, True])
@@ -208,9 +221,9 @@ def test_decode(tokenizer):
     ids = [encoding.ids for encoding in reference.encode_batch_fast(texts, add_special_tokens=False)]
     ours = [json.loads(line) for line in run_ours(path, ids, "--decode", "--special")]
     # `tokenizers` itself decodes an added token that isn't ASCII as if its text were in the byte alphabet.
-    ascii_ids = [i for i, text in enumerate(texts) if "résumé" not in unicodedata.normalize("NFC", text)]
-    theirs = reference.decode_batch([ids[i] for i in ascii_ids], skip_special_tokens=False)
-    assert [ours[i] for i in ascii_ids] == theirs
-    without_special = [json.loads(line) for line in run_ours(path, ids, "--decode")]
-    theirs = reference.decode_batch([ids[i] for i in ascii_ids], skip_special_tokens=True)
-    assert [without_special[i] for i in ascii_ids] == theirs
+    ascii_only = [i for i in range(len(texts)) if reference.token_to_id("résumé") not in ids[i]]
+    assert len(ascii_only) > 4000
+    for skip, flags in [(False, ["--special"]), (True, [])]:
+        ours = [json.loads(line) for line in run_ours(path, ids, "--decode", *flags)]
+        theirs = reference.decode_batch([ids[i] for i in ascii_only], skip_special_tokens=skip)
+        assert [ours[i] for i in ascii_only] == theirs

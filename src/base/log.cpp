@@ -46,7 +46,7 @@ std::string human_bytes(double bytes) {
   const char* suffix[] = {"B", "kB", "MB", "GB", "TB"};
   int i = 0;
   while (bytes >= 1000 && i < 4) bytes /= 1000, ++i;
-  return fmt::format(i == 0 ? "{:.0f} {}" : "{:.1f} {}", bytes, suffix[i]);
+  return i == 0 ? fmt::format("{:.0f} {}", bytes, suffix[i]) : fmt::format("{:.1f} {}", bytes, suffix[i]);
 }
 
 std::string human_seconds(double seconds) {

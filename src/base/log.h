@@ -2,6 +2,7 @@
 // results (text, tables, the JSON line).
 #pragma once
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
 
 #include <cstdint>
 #include <string>

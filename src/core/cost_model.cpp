@@ -132,7 +132,7 @@ TrainBytes train_bytes(const Architecture& a, const TrainConfig& train) {
   bytes.gradients = 4 * learnt;
   bytes.moments = 8 * learnt;
   bytes.activations = tokens * elements * (is_bf16 ? 2 : 4);
-  bytes.logits = std::min(tokens, static_cast<double>(kLogitsChunkTokens)) * a.trunk.vocab_size * 8;
+  bytes.logits = std::min(tokens, static_cast<double>(kLogitsChunkTokens)) * a.trunk.vocab_size * 12;
   return bytes;
 }
 
@@ -186,12 +186,17 @@ HardwareEstimate estimate_on(const Hardware& hardware, const Architecture& a, co
   HardwareEstimate estimate;
   const double tokens = static_cast<double>(train.steps) * static_cast<double>(train.batch_tokens);
   estimate.train_s = tokens * kTrainPasses * flops / sustained;
-  estimate.train_bytes_a_device =
-      (bytes.weights + bytes.gradients + bytes.moments) / devices + bytes.activations + bytes.logits;
+  estimate.train_bytes_a_device = (bytes.weights + bytes.gradients + bytes.moments) / devices +
+                                  bytes.activations / std::min(hardware.num_devices, kDevicesANode) + bytes.logits;
   estimate.train_fits = estimate.train_bytes_a_device <= hardware.memory_bytes;
-  const double read_bytes = 2.0 * static_cast<double>(count_parameters(a).active()) + run.kv_cache / 2;
-  estimate.generate_tokens_per_s = 1 / std::max(read_bytes / (devices * hardware.bytes_per_s), flops / sustained);
-  estimate.run_fits = run.total() <= devices * hardware.memory_bytes;
+  const double run_devices = std::ceil(run.total() / hardware.memory_bytes);
+  if (run_devices <= devices) {
+    const double read_bytes = 2.0 * static_cast<double>(count_parameters(a).active()) + run.kv_cache / 2;
+    const double read_s = read_bytes / (run_devices * hardware.bytes_per_s);
+    const double compute_s = flops / (run_devices * hardware.peak_flops * hardware.share_of_peak);
+    estimate.run_devices = static_cast<int>(run_devices);
+    estimate.generate_tokens_per_s = 1 / std::max(read_s, compute_s);
+  }
   return estimate;
 }
 

@@ -40,8 +40,8 @@ ParameterCount count_parameters(const Architecture& architecture);
 //   gradients    4 a learnt parameter;  moments: 8 (AdamW's two)
 //   activations  n s (sum over layers of the attention block's 3 D + 2 (heads + kv heads) head_dim
 //                and of the feed-forward block's 2 D + what its matrices produce), attention scores not kept
-//   logits       8 V for each token of a chunk of kLogitsChunkTokens: the logits and their gradient in f32
-inline constexpr int64_t kLogitsChunkTokens = 1024;
+//   logits       12 V for each token of a chunk of kLogitsChunkTokens: logits, their log-softmax and gradient in f32
+inline constexpr int64_t kLogitsChunkTokens = 512;
 struct TrainBytes {
   double weights = 0, gradients = 0, moments = 0, activations = 0, logits = 0;
   double total() const { return weights + gradients + moments + activations + logits; }
@@ -75,12 +75,15 @@ struct Hardware {
 std::vector<Hardware> known_hardware();
 
 struct HardwareEstimate {
-  double train_s = 0;               // all steps
-  double train_bytes_a_device = 0;  // weights, gradients and moments sharded evenly; each device its own micro-batch
+  double train_s = 0;  // all steps
+  double train_bytes_a_device =
+      0;  // weights, gradients and moments sharded over all devices, a micro-batch over a node
   bool train_fits = false;
-  double generate_tokens_per_s = 0;  // one text: bound by reading the active weights and half the cache, or by FLOPs
-  bool run_fits = false;
+  int run_devices = 0;  // the fewest that hold the model and one text; 0: all together don't
+  double generate_tokens_per_s =
+      0;  // one text on those: bound by reading the active weights and half the cache, or by FLOPs
 };
+inline constexpr int kDevicesANode = 8;
 HardwareEstimate estimate_on(const Hardware& hardware, const Architecture& architecture, const TrainConfig& train);
 
 // The flat MoE with the same trunk, N, K and component width F = Fb + Fu: one domain, no banks, a linear gate a layer.

@@ -1,5 +1,8 @@
 #include "core/tokenizer_file.h"
 
+#include <xxhash.h>
+
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <unordered_map>
@@ -16,21 +19,28 @@ using JsonValue = nlohmann::json;
 
 constexpr int64_t kMaxVocabSize = 1 << 22;
 
-// GPT-2's alphabet: each byte as one printable character.
-std::array<std::string, 256> byte_alphabet() {
-  std::array<std::string, 256> alphabet;
+// GPT-2's alphabet writes each byte as one printable character: the byte's own number where that is one, else the next
+// from 256 on.
+constexpr std::array<int, 256> byte_alphabet() {
+  std::array<int, 256> code_points{};
   int num_shifted = 0;
   for (int byte = 0; byte < 256; ++byte) {
     bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-    int code_point = printable ? byte : 256 + num_shifted++;
-    if (code_point < 0x80) {
-      alphabet[byte] = {static_cast<char>(code_point)};
-    } else {
-      alphabet[byte] = {static_cast<char>(0xC0 | code_point >> 6), static_cast<char>(0x80 | (code_point & 0x3F))};
-    }
+    code_points[byte] = printable ? byte : 256 + num_shifted++;
   }
-  return alphabet;
+  return code_points;
 }
+constexpr std::array<int, 256> kByteAlphabet = byte_alphabet();
+constexpr int kAlphabetEnd = 256 + 68;  // one past its largest character; all of them take one or two bytes
+
+std::string utf8_of(int code_point) {
+  if (code_point < 0x80) return {static_cast<char>(code_point)};
+  return {static_cast<char>(0xC0 | code_point >> 6), static_cast<char>(0x80 | (code_point & 0x3F))};
+}
+
+struct TextHash {
+  size_t operator()(std::string_view text) const { return XXH3_64bits(text.data(), text.size()); }
+};
 
 class FileChecker {
  public:
@@ -180,34 +190,41 @@ class FileChecker {
       if (!ids_.emplace(token, static_cast<int32_t>(id)).second) fail("model.vocab has \"" + token + "\" twice");
       file_.model_tokens.push_back(static_cast<int32_t>(id));
     }
-    std::array<std::string, 256> alphabet = byte_alphabet();
     for (int byte = 0; byte < 256; ++byte) {
-      auto found = ids_.find(alphabet[byte]);
+      std::string character = utf8_of(kByteAlphabet[byte]);
+      auto found = ids_.find(character);
       file_.byte_tokens[byte] = found == ids_.end() ? -1 : found->second;
       // SmolLM2's own file has no tokens for 21 bytes; `tokenizers` drops them from the text, and so do we.
       if (found == ids_.end() && file_.pre_tokenizer != PreTokenizer::kSmolLm2)
-        fail("model.vocab has no token \"" + alphabet[byte] + "\" for byte " + std::to_string(byte),
+        fail("model.vocab has no token \"" + character + "\" for byte " + std::to_string(byte),
              "Train the tokenizer with the whole byte alphabet (initial_alphabet).");
     }
   }
 
-  int32_t merge_part(const std::string& token, size_t rank) const {
+  int32_t merge_part(std::string_view token, size_t rank) const {
     auto found = ids_.find(token);
     if (found == ids_.end())
-      fail("model.merges[" + std::to_string(rank) + "] needs \"" + token + "\", which model.vocab lacks");
+      fail("model.merges[" + std::to_string(rank) + "] needs \"" + std::string(token) + "\", which model.vocab lacks");
     return found->second;
   }
 
   void read_merges() {
     file_.merges.reserve(content_.merges.size());
-    std::unordered_set<uint64_t> pairs;
+    std::vector<std::pair<uint64_t, size_t>> pairs;  // both ids in one number, rank
     pairs.reserve(content_.merges.size());
+    std::string merged;
     for (size_t rank = 0; rank < content_.merges.size(); ++rank) {
       const auto& [left, right] = content_.merges[rank];
-      Merge merge{merge_part(left, rank), merge_part(right, rank), merge_part(left + right, rank)};
-      if (!pairs.insert(static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right)).second)
-        fail("model.merges[" + std::to_string(rank) + "] repeats \"" + left + "\" \"" + right + "\"");
+      merged.assign(left).append(right);
+      Merge merge{merge_part(left, rank), merge_part(right, rank), merge_part(merged, rank)};
+      pairs.emplace_back(static_cast<uint64_t>(merge.left) << 32 | static_cast<uint32_t>(merge.right), rank);
       file_.merges.push_back(merge);
+    }
+    std::sort(pairs.begin(), pairs.end());
+    auto same = std::adjacent_find(pairs.begin(), pairs.end(), [](auto& a, auto& b) { return a.first == b.first; });
+    if (same != pairs.end()) {
+      const auto& [left, right] = content_.merges[same->second];
+      fail("model.merges[" + std::to_string((same + 1)->second) + "] repeats \"" + left + "\" \"" + right + "\"");
     }
   }
 
@@ -232,7 +249,7 @@ class FileChecker {
       auto id_value = id.get<int64_t>();
       if (auto found = ids_.find(token.text); found == ids_.end()) {
         add_id(id_value, token.text, place);
-        ids_.emplace(token.text, static_cast<int32_t>(id_value));
+        ids_.emplace(content.get_ref<const std::string&>(), static_cast<int32_t>(id_value));
       } else if (found->second != id_value) {
         fail(place + ": \"" + token.text + "\" has id " + std::to_string(id_value) + " here and " +
              std::to_string(found->second) + " elsewhere");
@@ -244,21 +261,24 @@ class FileChecker {
   }
 
   void fill_bytes() {
-    std::unordered_map<std::string, char> byte_of;
-    std::array<std::string, 256> alphabet = byte_alphabet();
-    for (int byte = 0; byte < 256; ++byte) byte_of[alphabet[byte]] = static_cast<char>(byte);
+    std::array<int, kAlphabetEnd> byte_of;
+    byte_of.fill(-1);
+    for (int byte = 0; byte < 256; ++byte) byte_of[kByteAlphabet[byte]] = byte;
     file_.token_bytes.resize(is_used_.size());
     for (const AddedToken& token : file_.added_tokens) file_.token_bytes[token.id] = token.text;
     for (const auto& [token, id] : content_.vocab) {
       if (added_ids_.contains(static_cast<int32_t>(id))) continue;  // its own text
       std::string& bytes = file_.token_bytes[id];
+      bytes.reserve(token.size());
       for (size_t pos = 0; pos < token.size();) {
-        size_t length = static_cast<unsigned char>(token[pos]) < 0x80 ? 1 : 2;
-        auto byte = byte_of.find(token.substr(pos, length));
-        if (byte == byte_of.end())
+        auto first = static_cast<unsigned char>(token[pos]);
+        int code_point = first < 0x80   ? first
+                         : first < 0xE0 ? (first & 0x1F) << 6 | (token[pos + 1] & 0x3F)
+                                        : kAlphabetEnd;
+        if (code_point >= kAlphabetEnd || byte_of[code_point] < 0)
           fail("model.vocab: token \"" + token + "\" has a character outside the byte alphabet");
-        bytes.push_back(byte->second);
-        pos += length;
+        bytes.push_back(static_cast<char>(byte_of[code_point]));
+        pos += first < 0x80 ? 1 : 2;
       }
     }
   }
@@ -266,7 +286,7 @@ class FileChecker {
   const std::string& what_;
   TokenizerJson content_;
   TokenizerFile file_{};
-  std::unordered_map<std::string, int32_t> ids_;
+  std::unordered_map<std::string_view, int32_t, TextHash> ids_;  // of texts in content_
   std::unordered_set<int32_t> added_ids_;
   std::vector<bool> is_used_;
 };

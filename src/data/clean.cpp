@@ -28,6 +28,14 @@ std::string nfc(std::string_view line) {
   return {reinterpret_cast<const char*>(bytes), static_cast<size_t>(size)};
 }
 
+bool is_plain(std::string_view line) {  // printable ASCII and tabs
+  for (const char c : line) {
+    const auto byte = static_cast<unsigned char>(c);
+    if ((byte < 0x20 && byte != '\t') || byte >= 0x7F) return false;
+  }
+  return true;
+}
+
 // Appends `line` without what can't be seen. Two- and three-byte sequences are compared as bytes.
 void append_visible(std::string& out, std::string_view line) {
   for (size_t i = 0; i < line.size();) {
@@ -93,7 +101,9 @@ std::string normalise(std::string_view text, TextKind kind) {
     const std::string_view line = text.substr(begin, end - begin);
     begin = end + skip;
     const size_t line_at = out.size();
-    if (may_change_in_nfc(line)) {
+    if (is_plain(line)) {
+      out += line;
+    } else if (may_change_in_nfc(line)) {
       append_visible(out, nfc(line));
     } else {
       append_visible(out, line);

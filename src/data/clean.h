@@ -23,7 +23,7 @@ std::string strip_markup(std::string_view text);
 // a licence. In other texts: paragraphs of well-known licences, lines of copyright.
 std::string strip_licence(std::string_view text, TextKind kind);
 
-// A file that says a program wrote it, in its first lines (looked for before the header is stripped).
+// Code whose first comments say that a program wrote it (looked for before the header is stripped).
 bool says_generated(std::string_view text);
 
 }  // namespace tessera

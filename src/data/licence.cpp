@@ -134,6 +134,19 @@ std::string strip_licence(std::string_view text, TextKind kind) {
   return kind == TextKind::kCode ? strip_header(text) : strip_paragraphs(text);
 }
 
-bool says_generated(std::string_view text) { return contains_any(lower(text.substr(0, 1500)), kGenerated); }
+// Only in comments: a program that writes such a header holds it in a string.
+bool says_generated(std::string_view text) {
+  constexpr size_t kHeadBytes = 1500;
+  const std::string head = lower(text.substr(0, kHeadBytes));
+  for (std::string_view rest = head; !rest.empty();) {
+    const std::string_view line = first_line(rest);
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    const size_t at = line.find_first_not_of(" \t");
+    if (at != line.npos && std::string_view("/#*;-%(<").find(line[at]) != std::string_view::npos &&
+        contains_any(line, kGenerated))
+      return true;
+  }
+  return false;
+}
 
 }  // namespace tessera

@@ -3,6 +3,9 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "data/clean.h"
 
@@ -107,7 +110,20 @@ size_t append_entity(std::string& out, std::string_view text) {
   return 0;
 }
 
+bool stands_alone(std::string_view name) {
+  return name == "br" || name == "hr" || name == "img" || name == "input" || name == "link" || name == "meta";
+}
+
 std::string strip_html(std::string_view text) {
+  const std::string_view whole = text;
+  // Manuals write <a>, <i> or <body> for "put a name here": a bare tag is one only if the document closes it somewhere.
+  std::array<signed char, kTags.size()> closed;
+  closed.fill(-1);
+  const auto is_closed = [&](std::string_view name) {
+    signed char& known = closed[static_cast<size_t>(std::find(kTags.begin(), kTags.end(), name) - kTags.begin())];
+    if (known < 0) known = whole.find("</" + std::string(name) + ">") != whole.npos;
+    return known == 1;
+  };
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
@@ -117,6 +133,8 @@ std::string strip_html(std::string_view text) {
     if (text.empty()) break;
     std::string_view name;
     size_t length = text[0] == '<' ? tag_length(text, name) : append_entity(out, text);
+    const bool is_bare = !name.empty() && length == name.size() + 2;
+    if (is_bare && !stands_alone(name) && !is_closed(name)) length = 0;
     if (length > 0 && (name == "br" || name == "p" || name == "tr" || name == "hr")) out += '\n';
     if (length == 0) {
       out += text[0];
@@ -132,8 +150,7 @@ std::string_view shown(std::string_view content) {
   if (const size_t target = content.rfind(" <"); target != content.npos && content.ends_with('>'))
     return content.substr(0, target);
   if (content.starts_with('!')) return content.substr(1);
-  if (content.starts_with('~'))
-    return content.substr(std::min(content.rfind('.'), content.size()) == content.size() ? 1 : content.rfind('.') + 1);
+  if (content.starts_with('~')) return content.substr(content.find_last_of("~.") + 1);
   return content;
 }
 
@@ -145,30 +162,47 @@ size_t role_length(std::string_view text) {
   return i > 2 && i < text.size() && text[i] == '`' && text[i - 1] == ':' && is_alpha(text[1]) ? i : 0;
 }
 
+// The content of `text`, which begins with `open` and goes on to the next `close`; "" if there is none, or if it begins
+// or ends with a space (``quotes'' of TeX do).
+std::string_view enclosed(std::string_view text, std::string_view open, std::string_view close) {
+  const size_t end = text.find(close, open.size());
+  if (end == text.npos) return "";
+  const std::string_view content = text.substr(open.size(), end - open.size());
+  return content.starts_with(' ') || content.ends_with(' ') ? "" : content;
+}
+
 // Roles, ``literals`` and `links <target>`_ of one line become their content.
 void append_inline(std::string& out, std::string_view line) {
   if (line.find('`') == line.npos) {
     out += line;
     return;
   }
-  for (size_t i = 0; i < line.size();) {
-    const std::string_view rest = line.substr(i);
-    const size_t role = rest[0] == ':' ? role_length(rest) : 0;
-    const bool literal = rest.starts_with("``");
-    const std::string_view mark = literal ? "``" : "`";
-    if (role > 0 || rest[0] == '`') {
-      const size_t begin = role > 0 ? role + 1 : mark.size();
-      const size_t end = rest.find(role > 0 ? "`" : mark, begin);
-      const bool link = end != rest.npos && !literal && rest.substr(end + 1).starts_with("_");
-      if (end != rest.npos && end > begin && (role > 0 || literal || link)) {
-        const std::string_view content = rest.substr(begin, end - begin);
-        out += literal && role == 0 ? content : shown(content);
-        i += end + (role > 0 ? 1 : mark.size());
-        while (link && i < line.size() && line[i] == '_') ++i;
-        continue;
-      }
+  while (!line.empty()) {
+    const std::string_view role = line.substr(0, line[0] == ':' ? role_length(line) + 1 : 0);
+    std::string_view content;
+    size_t length = 0;
+    if (role.size() > 1) {
+      content = enclosed(line, role, "`");
+      length = role.size() + content.size() + 1;
+    } else if (line.starts_with("```")) {  // a fence of Markdown
+      out += "```";
+      line.remove_prefix(3);
+      continue;
+    } else if (line.starts_with("``")) {
+      content = enclosed(line, "``", "``");
+      length = content.size() + 4;
+    } else if (line[0] == '`') {
+      content = enclosed(line, "`", "`_");
+      if (content.find('`') != content.npos) content = "";
+      length = content.size() + 3;
     }
-    out += line[i++];
+    if (content.empty()) {
+      out += line[0];
+      line.remove_prefix(1);
+    } else {
+      out += line.starts_with("``") ? content : shown(content);
+      line.remove_prefix(length);
+    }
   }
 }
 
@@ -180,10 +214,19 @@ constexpr std::array<std::string_view, 22> kDroppedDirectives = {
 
 size_t indent_of(std::string_view line) { return std::min(line.find_first_not_of(" \t"), line.size()); }
 
-// A row of one punctuation character: the line under (or above) a heading.
+// A row of one punctuation character.
 bool is_rule(std::string_view line) {
-  return line.size() >= 3 && std::string_view("=-~^\"'*+#`_:.").find(line[0]) != line.npos &&
+  return line.size() >= 3 && std::string_view("=-~^\"'*+#").find(line[0]) != line.npos &&
          line.find_first_not_of(line[0]) == line.npos;
+}
+
+std::vector<std::string_view> split_lines(std::string_view text) {
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    lines.push_back(text.substr(0, text.find('\n')));
+    text.remove_prefix(std::min(text.size(), lines.back().size() + 1));
+  }
+  return lines;
 }
 
 bool is_field(std::string_view text) {  // ":name: value" below a directive
@@ -196,15 +239,25 @@ class RstStripper {
  public:
   std::string strip(std::string_view text) {
     out_.reserve(text.size());
-    while (!text.empty()) {
-      const std::string_view line = text.substr(0, text.find('\n'));
-      text.remove_prefix(std::min(text.size(), line.size() + 1));
-      add(line);
+    const auto lines = split_lines(text);
+    for (size_t i = 0; i < lines.size(); ++i) {
+      if (!is_heading_rule(lines, i)) add(lines[i]);
     }
     return std::move(out_);
   }
 
  private:
+  // The rule under a heading (as long as it, a blank line below: a table's rule has rows there), or the one above it.
+  static bool is_heading_rule(const std::vector<std::string_view>& lines, size_t i) {
+    const auto line = [&](size_t at) { return at < lines.size() ? lines[at] : std::string_view(); };
+    if (!is_rule(line(i))) return false;
+    const std::string_view above = i > 0 ? line(i - 1) : std::string_view();
+    const bool is_under = !above.empty() && !is_rule(above) && line(i).size() >= above.size() &&
+                          line(i).size() <= above.size() + 4 && line(i + 1).empty();
+    const bool is_over = above.empty() && line(i + 2) == line(i) && line(i + 3).empty();
+    return is_under || is_over;
+  }
+
   void add(std::string_view line) {
     const size_t indent = indent_of(line);
     const std::string_view body = line.substr(indent);
@@ -213,7 +266,6 @@ class RstStripper {
     if (in_options_ && indent > directive_indent_ && is_field(body)) return;
     in_options_ = false;
     if (body.starts_with(".. ") && add_explicit(body.substr(3), indent)) return;
-    if (is_rule(line)) return;
     if (line.ends_with("::") && line.size() > 2 &&
         (std::isalnum(static_cast<unsigned char>(line[line.size() - 3])) || line[line.size() - 3] == ')')) {
       line.remove_suffix(1);
@@ -234,7 +286,7 @@ class RstStripper {
       return true;
     }
     const size_t colons = rest.find("::");
-    if (colons == rest.npos || std::any_of(rest.begin(), rest.begin() + static_cast<ptrdiff_t>(colons),
+    if (colons == rest.npos || std::any_of(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(colons),
                                            [](char c) { return !is_name_char(c); })) {
       skipping_ = true;  // a comment
       return true;

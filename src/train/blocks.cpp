@@ -43,7 +43,7 @@ at::Tensor additive(const at::Tensor& visible_RTT, at::ScalarType dtype) {
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) { return at::linear(x, weight.to(x.scalar_type())); }
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight) { return at::linear(x, weight.to(x.scalar_type())); }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (x.scalar_type() == weight.scalar_type()) return at::rms_norm(x, {x.size(-1)}, weight, eps);
@@ -74,7 +74,7 @@ at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chun
 at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads, const Rotary& rotary,
                      const at::Tensor& mask) {
   const int64_t rows = x_RTD.size(0), tokens = x_RTD.size(1);
-  auto heads = [&](const at::Tensor& weight, int n) { return linear(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2); };
+  auto heads = [&](const at::Tensor& weight, int n) { return project(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2); };
   const at::Tensor cos = rotary.cos_RTh.unsqueeze(1), sin = rotary.sin_RTh.unsqueeze(1);
   const at::Tensor query = rotate(heads(weights.query, num_heads), cos, sin);
   at::Tensor key = rotate(heads(weights.key, num_kv_heads), cos, sin);
@@ -84,7 +84,7 @@ at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, i
     value = value.repeat_interleave(num_heads / num_kv_heads, 1);
   }
   const at::Tensor mixed = at::scaled_dot_product_attention(query, key, value, mask);
-  return linear(mixed.transpose(1, 2).reshape({rows, tokens, -1}), weights.output);
+  return project(mixed.transpose(1, 2).reshape({rows, tokens, -1}), weights.output);
 }
 
 }  // namespace tessera

@@ -5,7 +5,7 @@
 namespace tessera {
 
 // x W^T with W [out, in], the weight cast to x's precision.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight);
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight);
 
 // x / rms(x) * weight over the last dimension, in f32 (Zhang, Sennrich 2019).
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);

@@ -9,7 +9,7 @@ at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, const Compone
   const Parameters& p = parameters_;
   const std::string prefix = "layers." + std::to_string(layer) + ".";
   if (!has_components(architecture_, layer)) {
-    return linear(swiglu(linear(x_RTD, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
+    return project(swiglu(project(x_RTD, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
   }
   const Hierarchy& h = architecture_.hierarchy;
   const at::Tensor x_SD = x_RTD.reshape({-1, x_RTD.size(-1)});
@@ -20,7 +20,7 @@ at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, const Compone
   weights.component_down = p[prefix + "components.down"];
   for (int c = 0; c < num_components(h); ++c) weights.bank_of.push_back(bank_of(h, c));
   at::Tensor y_SD = component_layer(x_SD, choice.ids_SK, choice.weights_SK, weights);
-  if (h.always_on_width > 0) y_SD = y_SD + linear(swiglu(linear(x_SD, p[prefix + "always_on.gate_up"])), p[prefix + "always_on.down"]);
+  if (h.always_on_width > 0) y_SD = y_SD + project(swiglu(project(x_SD, p[prefix + "always_on.gate_up"])), p[prefix + "always_on.down"]);
   out.choices.push_back(std::move(choice));
   return y_SD.view_as(x_RTD);
 }

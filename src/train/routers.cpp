@@ -32,7 +32,7 @@ std::vector<float> label_shares(const PackedRows& rows, int num_domains) {
 at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const PackedRows& rows, const at::Tensor& embedded_RTD) {
   const DomainRouter& d = a.domain_router;
   const double eps = a.trunk.norm_eps;
-  at::Tensor x = linear(embedded_RTD.detach(), p["domain_router.input"]);
+  at::Tensor x = project(embedded_RTD.detach(), p["domain_router.input"]);
   const Rotary rope = rotary(rows.positions_RT, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
   const at::Tensor mask = block_causal_mask(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens, x.scalar_type());
   for (int i = 0; i < d.num_layers; ++i) x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, mask);
@@ -41,7 +41,7 @@ at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const Packe
   for (const auto& chunk : rows.chunks) inverse.push_back(1.0 / static_cast<double>(chunk.end - chunk.begin));
   const at::Tensor scale = at::tensor(inverse, at::kDouble).to(x.device(), x.scalar_type()).unsqueeze(1);
   const at::Tensor pooled = at::zeros({num_chunks, x.size(-1)}, x.options()).index_add(0, rows.chunk_id_S, x.reshape({-1, x.size(-1)})) * scale;
-  const at::Tensor logits = linear(rms_norm(pooled, p["domain_router.norm"], eps), p["domain_router.head"]);
+  const at::Tensor logits = project(rms_norm(pooled, p["domain_router.norm"], eps), p["domain_router.head"]);
   return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
 }
 
@@ -88,7 +88,7 @@ at::Tensor router_block(const Parameters& p, const std::string& prefix, const at
                                  p[prefix + "attention.output"]};
   const at::Tensor x = x_RTD + attention(rms_norm(x_RTD, p[prefix + "attention_norm"], eps), weights, num_heads, num_heads, rope, mask);
   const at::Tensor h = rms_norm(x, p[prefix + "feed_forward_norm"], eps);
-  return x + linear(swiglu(linear(h, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
+  return x + project(swiglu(project(h, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
 }
 
 DomainPlan plan_domains(const Architecture& a, const Parameters& p, const PackedRows& rows, const at::Tensor& embedded_RTD,
@@ -169,7 +169,7 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
     log_prior_SN_ = pi.index_select(1, at::tensor(column, at::kLong)).to(embedded_RTD.device()).index_select(0, rows_.chunk_id_S);
   }
   if (c.kind != "planner") return;
-  at::Tensor x = linear(embedded_RTD, parameters_["component_router.input"]);
+  at::Tensor x = project(embedded_RTD, parameters_["component_router.input"]);
   const Rotary rope = rotary(rows_.positions_RT, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
   const at::Tensor mask = causal_mask(rows_.starts_RT, x.scalar_type());
   for (int i = 0; i < c.num_layers; ++i) {
@@ -178,7 +178,7 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
   x = rms_norm(x, parameters_["component_router.norm"], a.trunk.norm_eps).reshape({-1, c.width});
   std::vector<at::Tensor> by_domain;
   for (const Domain& domain : a.hierarchy.domains) {
-    by_domain.push_back(linear(x, parameters_["component_router.heads." + domain.name]).view({-1, num_component_layers(a), domain.num_components}));
+    by_domain.push_back(project(x, parameters_["component_router.heads." + domain.name]).view({-1, num_component_layers(a), domain.num_components}));
   }
   planned_SLN_ = at::cat(by_domain, 2);
   if (planned_SLN_.scalar_type() == at::kBFloat16) planned_SLN_ = planned_SLN_.to(at::kFloat);
@@ -188,7 +188,7 @@ LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
   const Architecture& a = architecture_;
   const int k = a.hierarchy.num_active;
   const std::string prefix = "layers." + std::to_string(layer) + ".";
-  at::Tensor scores = planned_SLN_.defined() ? planned_SLN_.select(1, layer - a.trunk.num_dense_layers) : linear(x_SD, parameters_[prefix + "router_gate"]);
+  at::Tensor scores = planned_SLN_.defined() ? planned_SLN_.select(1, layer - a.trunk.num_dense_layers) : project(x_SD, parameters_[prefix + "router_gate"]);
   if (scores.scalar_type() == at::kBFloat16) scores = scores.to(at::kFloat);
   if (log_prior_SN_.defined()) scores = scores + log_prior_SN_;
   LayerChoice choice;

@@ -77,7 +77,7 @@ at::Tensor logits_of(const Model& model, const std::vector<int32_t>& tokens, con
   const PackedRows rows = pack_texts(model, {&tokens, 1}, {}, false);
   const Forward forward = model.forward(rows, options);
   if (route) *route = route_of_row(model.architecture(), rows, forward, 0, rows.num_tokens);
-  return linear(forward.hidden_RTD[0], model.head()).to(at::kCPU, at::kFloat);
+  return project(forward.hidden_RTD[0], model.head()).to(at::kCPU, at::kFloat);
 }
 
 at::Device device_named(const std::string& name) {

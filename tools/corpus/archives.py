@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.parse
@@ -17,7 +18,7 @@ REGISTRIES = ("debian", "npm", "pypi", "generator")
 _CLIENT = {
     "debian": ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root"],
     "npm": ["npm", "pack", "--silent"],
-    "pypi": ["python3", "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"],
+    "pypi": [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"],
 }
 _HINT = {
     "debian": "run `apt-get update` as root once, and check that the machine reaches the Debian mirror",

@@ -16,7 +16,9 @@ def sword_entries(files: dict[str, bytes]) -> list[str]:
     """Texts of a zText/zCom module, in verse order: *.?zs block index, *.?zv verse index, *.?zz zlib blocks."""
     entries: list[str] = []
     conf = b"".join(data for path, data in files.items() if path.endswith(".conf"))
-    record = "<III" if re.search(rb"(?m)^ModDrv=z(?:Com|Text)4", conf) else "<IIH"  # sizes of 4 or 2 bytes
+    wide = re.search(rb"(?m)^ModDrv=z(?:Com|Text)4", conf) is not None  # sizes of 4 bytes; some modules say so wrongly
+    indexes = [data for path, data in files.items() if path.endswith("zv")]
+    record = "<III" if wide and all(len(data) % 12 == 0 for data in indexes) else "<IIH"
     width = struct.calcsize(record)
     for path in sorted(files, key=lambda p: (0 if "/ot." in p else 1, p)):
         if not path.endswith("zz"):

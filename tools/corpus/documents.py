@@ -71,3 +71,17 @@ def why_unusable(text: str) -> str | None:
     if "\ufffd" in sample and sample.count("\ufffd") > 3:
         return "undecodable"
     return None
+
+
+def merge_short(pieces: list[tuple[str, str]], below: int = 1_500, size: int = 4_000) -> list[tuple[str, str]]:
+    """Join short neighbours of one folder (tiny manual pages), so that a document has something to say."""
+    merged: list[tuple[str, str]] = []
+    for path, text in pieces:
+        if merged:
+            last_path, last = merged[-1]
+            near = last_path.rpartition("/")[0] == path.rpartition("/")[0]
+            if near and min(len(last), len(text)) < below and len(last) + len(text) < size:
+                merged[-1] = (last_path, f"{last}\n\n{text}")
+                continue
+        merged.append((path, text))
+    return merged

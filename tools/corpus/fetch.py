@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -34,17 +35,34 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers: int) -> list[Result]:
-    """Download (4 at a time) and unpack (`workers` processes) together; results in the manifest's order."""
+def source_key(source: Source, set_name: str) -> str:
+    """Changes whenever the source's documents would: its entry, the set, the converters."""
+    entry = {k: v for k, v in asdict(source).items() if k not in ("sets", "note", "max_mb")}
+    entry |= {"cap": source.max_mb.get(set_name), "tools": TOOLS_VERSION}
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers: int, known: dict[str, Result]) -> list[Result]:
+    """Download (4 at a time) and unpack (`workers` processes) together; results in the manifest's order.
+
+    `known`: results of an earlier run in `out`; those whose entry is unchanged are taken over.
+    """
     sources = manifest.for_set(set_name)
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     by_package: dict[tuple[str, str], list[Source]] = defaultdict(list)
-    for source in sources:
-        by_package[source.registry, source.package].append(source)
     results: dict[str, Result] = {}
+    for source in sources:
+        before = known.get(source.source)
+        if before and before.key == source_key(source, set_name):
+            shutil.copy2(out / f"{source.source}.jsonl.zst", fresh)
+            results[source.source] = before
+        else:
+            by_package[source.registry, source.package].append(source)
+    if results:
+        say(f"{len(results)} of {len(sources)} sources are unchanged and kept")
     unpacking: list[Future[Result]] = []
     started = time.time()
     try:
@@ -65,10 +83,12 @@ def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers
                     if is_new:
                         say(f"[{time.time() - started:5.1f} s] fetched {archive.name} ({archive.stat().st_size / 1e6:.1f} MB)")
                     unpack_all(pending[done])
-                for number, finished in enumerate(as_completed(unpacking), 1):
+                by_name = {s.source: s for s in sources}
+                for finished in as_completed(unpacking):
                     result = finished.result()
+                    result.key = source_key(by_name[result.source], set_name)
                     results[result.source] = result
-                    say(f"[{time.time() - started:5.1f} s] {number}/{len(sources)} {result.source}: "
+                    say(f"[{time.time() - started:5.1f} s] {len(results)}/{len(sources)} {result.source}: "
                         f"{result.documents} documents, {result.text_bytes / 1e6:.2f} MB, {result.seconds:.1f} s")
             except BaseException:
                 downloads.shutdown(cancel_futures=True)
@@ -85,16 +105,14 @@ def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers
     return ordered
 
 
-def already_fetched(manifest: Manifest, set_name: str, out: Path) -> list[Result] | None:
-    """The results of an earlier run by the same manifest and tools, or None."""
+def earlier_results(out: Path) -> tuple[str, dict[str, Result]]:
+    """(manifest hash, results by source) of the run that wrote `out`; ("", {}) where there is none."""
     try:
         summary = json.loads((out / "fetch.json").read_text())
-        if (summary["manifest_sha256"], summary["tools_version"], summary["set"]) != (manifest.sha256, TOOLS_VERSION, set_name):
-            return None
-        results = [Result(**row) for row in summary["sources"]]
+        results = {row["source"]: Result(**row) for row in summary["sources"]}
+        return summary["manifest_sha256"], {name: r for name, r in results.items() if (out / f"{name}.jsonl.zst").exists()}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return results if all((out / f"{r.source}.jsonl.zst").exists() for r in results) else None
+        return "", {}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,14 +128,19 @@ def main(arguments: list[str] | None = None) -> int:
     out = (given.out or ROOT / "data" / given.set / "raw").resolve()
     try:
         manifest = load_manifest(given.manifest)
-        results = None if given.force else already_fetched(manifest, given.set, out)
-        if results is None:
-            results = fetch_set(manifest, given.set, given.cache.resolve(), out, given.workers)
-        else:
+        sources = manifest.for_set(given.set)
+        written_by, known = ("", {}) if given.force else earlier_results(out)
+        if written_by == manifest.sha256 and all(s.source in known and known[s.source].key == source_key(s, given.set) for s in sources):
+            results = [known[s.source] for s in sources]
             say(f"{out} is up to date (manifest {manifest.sha256[:12]}); --force unpacks again")
+        else:
+            results = fetch_set(manifest, given.set, given.cache.resolve(), out, given.workers, known)
     except UserError as fault:
         print(fault, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing half-written is left, a new call goes on with the packages already in the cache", file=sys.stderr)
+        return 130
     except OSError as fault:
         print(f"error: {fault}\nhint: check free disk space and permissions of {given.cache} and {out.parent}", file=sys.stderr)
         return 2

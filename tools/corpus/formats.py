@@ -46,18 +46,24 @@ def _one(convert: Callable[[str], str]) -> Callable[[str], list[str]]:
     return lambda text: [convert(text)]
 
 
+def _metamath_prose(comment: str) -> str:
+    """A Metamath comment without its marks for labels, formulas and history."""
+    comment = " ".join(comment.split())
+    comment = re.sub(r"(?<=[\s(])~ (?=\S)", "", comment).replace("` ", "").replace(" `", "").replace("`", "")
+    return re.sub(r"\s*\((?:Contributed|Revised|Proof shortened|Proof modification|New usage)[^()]*(?:\([^()]*\)[^()]*)*\)", "", comment)
+
+
 def _metamath(text: str) -> list[str]:
     """Statement and comment of each axiom and theorem; proofs left out."""
     entries = []
-    pattern = re.compile(r"\$\(\s(.*?)\s\$\)\s*(?:\$\{\s*)?(?:[\w.-]+ \$[efdv] .*? \$\.\s*)*([\w.-]+) \$([ap]) (.*?) \$[=.]", re.S)
-    for found in pattern.finditer(text):
-        comment, label, _, statement = found.groups()
-        if "$(" in comment or len(comment) < 40:
-            continue
-        comment = re.sub(r"\s+", " ", comment)
-        comment = re.sub(r"(?<=[\s(])~ (?=\S)", "", comment).replace("` ", "").replace(" `", "").replace("`", "")
-        comment = re.sub(r"\s*\((?:Contributed|Revised|Proof shortened|Proof modification|New usage)[^()]*(?:\([^()]*\)[^()]*)*\)", "", comment)
-        entries.append(f"{label}. {comment}\n    {re.sub(chr(92) + 's+', ' ', statement)}")
+    comment = ""
+    for found in re.finditer(r"\$\(\s(.*?)\s\$\)|\$[ap]\s(.*?)\s\$[=.]", text, re.S):
+        if found[1] is not None:
+            comment = found[1]
+        elif len(comment) >= 40:
+            label = text[max(0, found.start() - 100) : found.start()].split()[-1]
+            entries.append(f"{label}. {_metamath_prose(comment)}\n    {' '.join(found[2].split())}")
+            comment = ""
     return group(entries)
 
 
@@ -100,7 +106,7 @@ def _austen(files: Files) -> list[str]:
 
 
 def _dictd(files: Files) -> list[str]:
-    entries = (re.sub(r"[{}]", "", e) for e in binary_formats.dictd_entries(files))
+    entries = (re.sub(r"[{}]|\n\s*\[[^\]\n]{2,40}\](?=\n|$)", "", e) for e in binary_formats.dictd_entries(files))
     return group([re.sub(r"\n\n +\((?:\d{4}-\d\d-\d\d|\d{4})\)\s*$", "", e) for e in entries], "\n\n", 5_000)
 
 

@@ -20,7 +20,7 @@ def wesnoth_to_text(text: str) -> str:
             said = "".join(re.findall(r'"((?:[^"]|"")*)"', found[2])).replace('""', '"')
             said = re.sub(r"<[^>]*>|\^", "", said)
             said = re.sub(r"[ \t]+", " ", said).strip()
-            if len(said) < 15:
+            if len(said) < (15 if found[1] in ("message", "story") else 60):
                 continue
             known = speaker and speaker not in ("narrator", "unit", "second_unit") and "$" not in speaker and found[1] == "message"
             paragraphs.append(f"{speaker}: {said}" if known else said)

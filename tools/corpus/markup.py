@@ -63,54 +63,65 @@ def rst_to_text(text: str) -> str:
 
 # ---------------------------------------------------------------- LaTeX and Sweave
 
+_MATH_ENV = r"equation|align|eqnarray|displaymath|math|gather|multline|flalign"
+_TEX_KEPT = re.compile(
+    r"^<<[^\n]*>>=[ \t]*\n(?P<chunk>.*?)^@[^\n]*$"
+    r"|\\begin\{(?P<env>(?:[A-Z]?[vV]erbatim|lstlisting|code|s?code|script|scodebit|CodeInput|CodeOutput|Sinput|Soutput|Schunk)\*?)\}(?:\[[^\]]*\])?\n?(?P<verb>.*?)\\end\{(?P=env)\}"
+    r"|\\bprog[a-z@]*(?P<prog>.*?)[\\@]eprog"
+    r"|(?P<math>\\begin\{(?P<menv>(?:" + _MATH_ENV + r")\*?)\}.*?\\end\{(?P=menv)\}|\$\$.*?\$\$|\\\[.*?\\\]|(?<!\\)\$[^$]{1,400}?(?<!\\)\$)",
+    re.M | re.S,
+)
 _TEX_COMMENT = re.compile(r"(?<!\\)%.*$", re.M)
 _TEX_DROP = re.compile(
-    r"\\(?:label|index|vspace\*?|hspace\*?|includegraphics|bibliography|bibliographystyle|input|include|usepackage|pagestyle|"
-    r"thispagestyle|setcounter|addtolength|setlength|SweaveOpts|setkeys|definecolor|hypersetup|phantomsection|addcontentsline)"
-    r"\s*(?:\[[^\]]*\])?(?:\{[^{}]*\})*"
+    r"\\(?:label|index|vspace\*?|hspace\*?|includegraphics|bibliography|bibliographystyle|input|include|usepackage|pagestyle|sidx|"
+    r"thispagestyle|setcounter|addtolength|setlength|SweaveOpts|setkeys|definecolor|hypersetup|phantomsection|addcontentsline|"
+    r"begin|end|newcommand|renewcommand|Sexpr|marginpar|scriptcaption|vskip|hskip|kern)\b\*?\s*(?:\[[^\]]*\])?(?:\{(?:[^{}]|\{[^{}]*\})*\})*(?:\[[^\]\n]{0,12}\])?"
 )
-_TEX_HEAD = re.compile(r"\\(?:part|chapter|section|subsection|subsubsection|paragraph|title|caption)\*?\s*(?:\[[^\]]*\])?\{((?:[^{}]|\{[^{}]*\})*)\}")
-_TEX_KEEP = re.compile(
-    r"\\(?:emph|textit|textbf|texttt|textsf|textsc|code|pkg|proglang|class|fct|verb|mbox|text|url|file|var|dfn|strong|email|samp|"
-    r"command|option|env|underline|href\{[^{}]*\}|textrm|cmd|R|bm|gretl|app|footnote|Rpackage|Robject|Rfunction|Rclass)\{((?:[^{}]|\{[^{}]*\})*)\}"
+_TEX_HEAD = re.compile(
+    r"\\(?:part|chapter|section|subsection|subsubsection|subsec|subsubsec|paragraph|title|caption)\*?\s*(?:\[[^\]]*\])?\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
-_TEX_CITE = re.compile(r"\\(?:cite|citep|citet|citeyear|citealp|citealt|citeauthor|citenp|ref|eqref|pageref|autoref)\*?\s*(?:\[[^\]]*\])*\{([^{}]*)\}")
-_TEX_ENV = re.compile(r"\\(?:begin|end)\s*\{(?!equation|align|eqnarray|displaymath|math|array|pmatrix|bmatrix|matrix|cases|gather)[^{}]*\}(?:\[[^\]]*\])?")
-_TEX_WORDS = re.compile(r"\\(?:noindent|newpage|clearpage|maketitle|tableofcontents|centering|small|footnotesize|normalsize|large|Large|tiny|bf|it|tt|sl|em|rm|par|bigskip|medskip|smallskip|printindex|appendix|hfill|vfill|protect|scriptsize|raggedright|toprule|midrule|bottomrule|hline)\b\s?")
-_SWEAVE_CHUNK = re.compile(r"^<<[^\n]*>>=\s*\n(.*?)^@[^\n]*$", re.M | re.S)
+_TEX_CITE = re.compile(
+    r"\\(?:cite|citep|citet|citeyear|citealp|citealt|citeauthor|citenp|ref|eqref|pageref|autoref|secref|kbdsidx)\*?\s*(?:\[[^\]]*\])*\{([^{}]*)\}"
+)
+_TEX_NAME = re.compile(r"\\(LaTeX|TeX|GRETL|Gretl|ldots|dots|copyright)\b(?:\{\})?")
+_TEX_COMMAND = re.compile(r"\\[a-zA-Z@]+\*?\s*(?:\[[^\]\n]*\])?\{((?:[^{}]|\{[^{}]*\})*)\}(?:\{([^{}]*)\})?(?:\{([^{}]*)\})?")
+_TEX_ACCENT = re.compile(r"\\(?:[\"'`^~=.]\s*\{?\\?|[cvuHr]\{)([a-zA-Z])\}?")
 
 
 def tex_to_text(text: str) -> str:
     """The document's body: headings, prose, formulas and code; layout commands, labels and comments gone."""
     text = text.replace("\r\n", "\n")
     body = text.find("\\begin{document}")
-    if body >= 0:
+    if body >= 0 and "\\documentclass" in text[:5_000]:
         title = re.search(r"\\title\{((?:[^{}]|\{[^{}]*\})*)\}", text[:body])
-        text = (f"\\section{{{title[1]}}}\n\n" if title else "") + text[body + len("\\begin{document}") :]
-    text = text.split("\\end{document}")[0]
+        text = text[body:].removeprefix("\\begin{document}").partition("\n\\end{document}")[0]
+        text = (f"\\section{{{title[1]}}}\n\n" if title else "") + text
     kept: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
-        kept.append(found[1].strip("\n"))
+        shown = next(part for part in (found["chunk"], found["verb"], found["prog"], found["math"]) if part is not None)
+        shown = re.sub(r"\\label\{[^{}]*\}", "", shown) if found["math"] else "\n\n" + shown.strip("\n") + "\n\n"
+        kept.append(shown)
         return f"\x00{len(kept) - 1}\x00"
 
-    text = _SWEAVE_CHUNK.sub(keep, text)
-    text = re.sub(r"\\begin\{((?:[A-Z]?[vV]erbatim|lstlisting|code|script|scode)\*?)\}(?:\[[^\]]*\])?\n?(.*?)\\end\{\1\}",
-                  lambda m: keep(re.match(r"(?s)(.*)", m[2])), text, flags=re.S)
+    text = _TEX_KEPT.sub(keep, text)
+    text = re.sub(r"\\verb\*?([^a-zA-Z\s*])(.*?)\1", r"\2", text)
     text = _TEX_COMMENT.sub("", text)
     text = _TEX_DROP.sub("", text)
     text = _TEX_HEAD.sub(r"\n\n\1\n\n", text)
     text = _TEX_CITE.sub(r"[\1]", text)
-    for _ in range(2):
-        text = _TEX_KEEP.sub(r"\1", text)
-    text = _TEX_ENV.sub("", text)
-    text = _TEX_WORDS.sub("", text)
-    text = re.sub(r"\\item\s*", "- ", text)
-    text = re.sub(r"\\verb(\W)(.*?)\1", r"\2", text)
-    text = re.sub(r"\\Sexpr\{[^{}]*\}", "", text)
-    text = re.sub(r"``|''", '"', text).replace("~", " ").replace("\\%", "%").replace("\\_", "_").replace("\\&", "&").replace("\\$", "$")
-    text = re.sub(r"\\(?:LaTeX|TeX|R|GRETL|Gretl|proglang|ie|eg)(?:\{\}|\b)", lambda m: m[0].strip("\\{}"), text)
-    return re.sub(r"\x00(\d+)\x00", lambda m: "\n\n" + kept[int(m[1])] + "\n\n", text)
+    text = re.sub(r"\\(?:footnote|thanks)\{((?:[^{}]|\{[^{}]*\})*)\}", r" (\1)", text)
+    text = re.sub(r"\\item\s*(?:\[([^\]]*)\])?\s*", lambda m: f"- {m[1]}: " if m[1] else "- ", text)
+    text = _TEX_ACCENT.sub(r"\1", _TEX_NAME.sub(r"\1", text))
+    for _ in range(3):
+        text = _TEX_COMMAND.sub(lambda m: " ".join(part for part in m.groups() if part), text)
+    text = re.sub(r"\\[a-zA-Z@]+\*?[ \t]?", "", text)
+    text = re.sub(r"``|''", '"', text).replace("~", " ").replace("\\\\", "\n")
+    text = re.sub(r"\\([%_&$#{}\- ,;:!/])", r"\1", text)
+    text = re.sub(r"(?<![\\\w])\{([^{}\n]*)\}", r"\1", text)
+    text = re.sub(r"\x00(\d+)\x00", lambda m: kept[int(m[1])], text)
+    text = re.sub(r"(?m)^[ \t]*\\(?:begin|end)\{(?!" + _MATH_ENV + r")[^{}]*\}[ \t]*$", "", text)
+    return re.sub(r"\n[ \t]*\n\s*\n", "\n\n", text)
 
 
 # ---------------------------------------------------------------- Markdown, R Markdown, notebooks
@@ -124,6 +135,7 @@ def markdown_to_text(text: str) -> str:
     text = re.sub(r"^(\s*)```\s*\{\s*[,.]?(\w*)[^}\n]*\}", r"\1```", text, flags=re.M)
     text = re.sub(r"\[?!\[[^\]]*\]\([^)]*\)(?:\]\([^)]*\))?", "", text)
     text = re.sub(r"(?<!!)\[([^\]\n]+)\]\([^)\s]+(?:\s+\"[^\"]*\")?\)", r"\1", text)
+    text = re.sub(r"(?s)<(style|script)\b.*?</\1>", "", text)
     text = re.sub(r"<div class=\"([^\"]*)\".*?>|</div>", "", text)
     text = re.sub(r"data:image/[^)\"'\s]+", "", text)
     return text
@@ -161,7 +173,7 @@ def info_to_nodes(text: str) -> list[str]:
             continue
         body = re.sub(r"(?m)^\* Menu:\s*$", "", body)
         body = re.sub(r"(?m)^\* [^\n]*::[^\n]*\n(?:[ \t]{6,}[^\n]*\n)*", "", body)
-        body = re.sub(r"(?m)^([*=\-.~])\1{2,}\s*$\n?", "", body)
+        body = re.sub(r"(?m)^([*=\-.~])\1{2,}[ \t]*$", "", body)
         body = re.sub(r"\*[Nn]ote ([^:]+)::", r"\1", body)
         body = re.sub(r"\x00\x08\[[^\]]*\]?\x00\x08\]?", "", body)
         if len(body.strip()) > 60:

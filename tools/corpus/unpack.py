@@ -14,7 +14,7 @@ from pathlib import Path
 import zstandard
 
 from archives import find_archive, read_members
-from documents import clean, split_long, why_unusable
+from documents import clean, merge_short, split_long, why_unusable
 from errors import UserError
 from formats import SET_FORMATS, Files, Undecodable, file_texts
 from manifest import Source
@@ -35,7 +35,7 @@ class Result:
     text_bytes: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    example: str = ""
+    key: str = ""  # of the manifest entry and converters that gave it
 
 
 def make_matcher(include: list[str], exclude: list[str]):
@@ -103,7 +103,7 @@ def _documents(source: Source, cache: Path, budget: int, dropped: Counter[str]) 
             dropped["broken"] += 1
             continue
         if not texts:
-            dropped["generated code"] += 1
+            dropped["generated code" if source.format == "code" else "no text in it"] += 1
         pieces = _usable([(path, text) for text in texts], dropped)
         if len(pieces) > 1:
             pieces = [(f"{p}#{i}", t) for i, (p, t) in enumerate(pieces)]
@@ -113,7 +113,8 @@ def _documents(source: Source, cache: Path, budget: int, dropped: Counter[str]) 
                 continue
             kept.append(piece)
             size += len(piece[1].encode("utf-8"))
-    return sorted(kept, key=lambda piece: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", piece[0])])
+    kept.sort(key=lambda piece: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", piece[0])])
+    return kept if source.format == "code" else merge_short(kept)
 
 
 def _read_files(source: Source, cache: Path, dropped: Counter[str]) -> Files:

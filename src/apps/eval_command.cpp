@@ -1,0 +1,59 @@
+#include <iostream>
+
+#include "apps/commands.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "core/tokenizer.h"
+#include "data/evaluate.h"
+#include "train/scorer.h"
+
+namespace tessera {
+
+void add_eval_command(CLI::App& app) {
+  struct Arguments {
+    std::string model, data;
+    int64_t max_bytes = 0;
+    int threads = 0;
+    bool json = false;
+  };
+  auto args = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("eval", "Bits per byte by domain on labelled documents");
+  command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
+  command->add_option("--data", args->data, "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}")->required();
+  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything");
+  command->add_option("--threads", args->threads, "0: all CPUs");
+  command->add_flag("--json", args->json, "last line: one JSON object");
+  command->footer("Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000");
+  command->callback([args] {
+    at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
+    const ModelFolder folder = open_model(args->model);
+    const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+    std::vector<Document> documents;
+    read_documents(args->data, [&](Document&& d) { documents.push_back(std::move(d)); });
+    const Model model(folder.architecture, Parameters(folder), at::kFloat);
+    ModelScorer scorer(model);
+    EvaluateOptions options;
+    options.max_bytes_by_domain = args->max_bytes;
+    options.hierarchy = folder.architecture.hierarchy;
+    Progress progress("evaluate");
+    options.progress = [&](double done, double total) { progress.update(done, total); };
+    const Evaluation evaluation = evaluate(scorer, tokenizer, documents, options);
+    progress.finish();
+    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14}\n", "domain", "documents", "bytes", "tokens", "bits/byte");
+    for (size_t d = 0; d < evaluation.domains.size(); ++d) {
+      const DomainSum& sum = evaluation.domains[d];
+      std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", sum.name, sum.documents, human_bytes(static_cast<double>(sum.bytes)),
+                               human_count(static_cast<double>(sum.tokens)), evaluation.bpb(static_cast<int>(d)));
+    }
+    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", "all", evaluation.documents.size(), human_bytes(static_cast<double>(evaluation.bytes())),
+                             human_count(static_cast<double>(evaluation.tokens())), evaluation.bpb_all());
+    if (!evaluation.route.empty()) {
+      std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents; dead components: {}\n", 100 * evaluation.route.chunk_accuracy(),
+                               100 * evaluation.route.document_accuracy(), evaluation.route.num_dead());
+    }
+    if (args->json) std::cout << to_json(evaluation).dump() << "\n";
+  });
+}
+
+}  // namespace tessera

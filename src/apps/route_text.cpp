@@ -1,0 +1,108 @@
+#include "apps/route_text.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/log.h"
+
+namespace tessera {
+namespace {
+
+constexpr size_t kColumns = 64;
+
+// The bytes with what is no UTF-8 (a character cut in two by a token) replaced, so that they can stand in JSON.
+std::string printable(std::string_view bytes) {
+  const std::string quoted = Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Json::parse(quoted).get<std::string>();
+}
+
+size_t display_width(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+// Chunk of token t in a route.
+size_t chunk_at(const Route& route, int t) {
+  size_t c = 0;
+  while (c + 1 < route.chunk_starts_C.size() && route.chunk_starts_C[c + 1] <= t) ++c;
+  return c;
+}
+
+std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
+  end = std::min(end, route.num_tokens);
+  if (route.num_layers == 0 || begin >= end) return "";
+  const std::vector<int> routed = routed_domains(h);
+  const size_t m = routed.size(), chunk = chunk_at(route, end - 1);
+  const float* pi = &route.pi_CM[chunk * m];
+  const size_t best = static_cast<size_t>(std::max_element(pi, pi + m) - pi);
+  const bool uniform = m > 1 && pi[best] - *std::min_element(pi, pi + m) < 1e-6f;
+  std::string text = m < 2 ? "" : uniform ? "(no decision yet)" : fmt::format("{} {:.2f}", h.domains[static_cast<size_t>(routed[best])].name, pi[best]);
+  std::map<int32_t, int> count;
+  const size_t per_token = static_cast<size_t>(route.num_layers * route.num_active);
+  for (size_t i = static_cast<size_t>(begin) * per_token; i < static_cast<size_t>(end) * per_token; ++i) ++count[route.components_TLK[i]];
+  std::vector<std::pair<int, int32_t>> order;
+  for (const auto& [id, n] : count) order.push_back({-n, id});
+  std::sort(order.begin(), order.end());
+  text = fmt::format("{:<18}", text);
+  for (size_t i = 0; i < std::min<size_t>(3, order.size()); ++i) text += " " + component_name(h, order[i].second);
+  return text;
+}
+
+}  // namespace
+
+std::string component_name(const Hierarchy& h, int component) {
+  for (const Domain& domain : h.domains) {
+    if (component < domain.num_components) {
+      return domain.name + "." + (domain.components.empty() ? std::to_string(component) : domain.components[static_cast<size_t>(component)]);
+    }
+    component -= domain.num_components;
+  }
+  return "?";
+}
+
+std::string text_with_route(const Generated& g, const Tokenizer& tokenizer, const Architecture& a, bool colour) {
+  std::string out, line;
+  int line_begin = 0;
+  auto end_line = [&](int end) {
+    const std::string route = beside(g.route, a.hierarchy, line_begin, end);
+    const size_t width = display_width(line);
+    out += line + std::string(width < kColumns ? kColumns - width : 0, ' ') + (colour ? "  \033[2m| " : "  | ") + route + (colour ? "\033[0m\n" : "\n");
+    line.clear();
+    line_begin = end;
+  };
+  for (int i = 0; i < static_cast<int>(g.tokens.size()); ++i) {
+    if (g.tokens[static_cast<size_t>(i)] == tokenizer.bos()) continue;
+    std::string piece = printable(tokenizer.token_bytes(g.tokens[static_cast<size_t>(i)]));
+    if (i == g.num_prompt_tokens) piece.insert(0, "▸");  // where the model goes on
+    for (char c : piece) {
+      if (c == '\n') {
+        end_line(i + 1);
+      } else {
+        line += c == '\t' ? ' ' : c;
+      }
+    }
+    if (display_width(line) >= kColumns - 8) end_line(i + 1);
+  }
+  if (!line.empty()) end_line(static_cast<int>(g.tokens.size()));
+  return out;
+}
+
+Json sample_json(const Generated& g, const Tokenizer& tokenizer, const Architecture& a, const std::string& domain) {
+  Json sample = {{"domain", domain}, {"prompt_tokens", g.num_prompt_tokens - 1}, {"tokens", Json::array()}, {"pi", Json::array()}, {"components", Json::array()}};
+  const Route& r = g.route;
+  const size_t m = static_cast<size_t>(r.num_domains);
+  for (int t = 1; t < static_cast<int>(g.tokens.size()); ++t) {  // the route of a token is the one that predicted it
+    sample["tokens"].push_back(printable(tokenizer.token_bytes(g.tokens[static_cast<size_t>(t)])));
+    if (r.num_layers == 0 || t > r.num_tokens) continue;
+    const size_t chunk = chunk_at(r, t - 1);
+    sample["pi"].push_back(std::vector<float>(r.pi_CM.begin() + static_cast<int64_t>(chunk * m), r.pi_CM.begin() + static_cast<int64_t>((chunk + 1) * m)));
+    Json layers = Json::array();
+    for (int l = 0; l < r.num_layers; ++l) {
+      const int64_t at = (static_cast<int64_t>(t - 1) * r.num_layers + l) * r.num_active;
+      layers.push_back(std::vector<int32_t>(r.components_TLK.begin() + at, r.components_TLK.begin() + at + r.num_active));
+    }
+    sample["components"].push_back(layers);
+  }
+  return sample;
+}
+
+}  // namespace tessera

@@ -1,0 +1,87 @@
+// For tests: a small tokenizer.json of each variant.
+#pragma once
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "core/tokenizer.h"
+
+namespace tessera {
+
+inline constexpr const char* kTesseraRegex =
+    R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+inline constexpr const char* kContractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|";
+
+inline std::string byte_character(int byte) {
+  bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+  if (printable && byte < 0x80) return {static_cast<char>(byte)};
+  int num_shifted = byte <= 0x20 ? byte : byte == 0xAD ? 67 : byte - 0x7F + 33;
+  int code_point = printable ? byte : 256 + num_shifted;
+  return {static_cast<char>(0xC0 | code_point >> 6), static_cast<char>(0x80 | (code_point & 0x3F))};
+}
+
+inline Json split_pre_tokenizer(const std::string& regex) {
+  return {{"type", "Sequence"},
+          {"pretokenizers",
+           {{{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}},
+            {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
+}
+
+inline Json byte_level(bool use_regex) {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
+}
+
+inline Json added_token(int64_t id, const std::string& content, bool special, bool normalized = false) {
+  return {{"id", id},        {"content", content},       {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", normalized}, {"special", special}};
+}
+
+// Bytes are tokens 0-255; "he" 256, "ll" 257, "hell" 258, "hello" 259, " hello" 260, "ab" 261, "abab" 262, <|bos|> 263,
+// <tool> 264.
+inline Json small_tokenizer() {
+  Json vocab = Json::object();
+  for (int byte = 0; byte < 256; ++byte) vocab[byte_character(byte)] = byte;
+  Json merges = Json::array();
+  int next_id = 256;
+  for (auto [left, right] : std::vector<std::pair<std::string, std::string>>{
+           {"h", "e"}, {"l", "l"}, {"he", "ll"}, {"hell", "o"}, {"Ġ", "hello"}, {"a", "b"}, {"ab", "ab"}}) {
+    merges.push_back({left, right});
+    vocab[left + right] = next_id++;
+  }
+  return {{"version", "1.0"},
+          {"added_tokens", {added_token(next_id, "<|bos|>", true), added_token(next_id + 1, "<tool>", false)}},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", split_pre_tokenizer(kTesseraRegex)},
+          {"post_processor", nullptr},
+          {"decoder", {{"type", "ByteLevel"}}},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", vocab},
+            {"merges", merges}}}};
+}
+
+inline Tokenizer make(const Json& json) { return Tokenizer::from_json(json.dump(), "tokenizer.json"); }
+
+inline Json variant(const std::string& name) {
+  Json json = small_tokenizer();
+  if (name == "gpt2") json["pre_tokenizer"] = byte_level(true);
+  if (name == "smollm2") {
+    Json digits = {{"type", "Digits"}, {"individual_digits", true}};
+    json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {digits, byte_level(true)}}};
+  }
+  std::string regex = std::string(kContractions) + kTesseraRegex;
+  if (name == "qwen") json["pre_tokenizer"] = split_pre_tokenizer(regex);
+  if (name == "llama3") {
+    regex.replace(regex.find("|\\p{N}|"), 7, "|\\p{N}{1,3}|");
+    json["pre_tokenizer"] = split_pre_tokenizer(regex);
+  }
+  return json;
+}
+
+}  // namespace tessera
