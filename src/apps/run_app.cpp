@@ -12,9 +12,10 @@ int run_app(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
     return 0;
+  } catch (const CLI::RuntimeError& e) {  // a command that ended with an exit code of its own
+    return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 2;
+    return app.exit(e) == 0 ? 0 : 2;
   } catch (const Error& e) {
     log_info("error: {}", e.what());
     if (!e.hint().empty()) log_info("hint:  {}", e.hint());

@@ -162,7 +162,7 @@ Flops forward_flops(const Architecture& a) {
 }
 
 std::vector<Hardware> known_hardware() {
-  // Sustained f32 matrix products of one AVX2 core at about 2.5 GHz: 32 FLOPs a cycle.
+  // The f32 peak of one AVX2 core at 2.5 GHz: two fused multiply-adds of 8 lanes, 32 FLOPs a cycle.
   constexpr double kCoreFlops = 80e9;
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
   const Hardware h100 = {"H100 SXM 80 GB", "989 TFLOPS bf16", 1, 989e12, 0.40, 80e9, 3.35e12};

@@ -98,7 +98,7 @@ struct ComponentLayerFunction : torch::autograd::Function<ComponentLayerFunction
                           const Variable& bank_gate_up, const Variable& component_gate_up, const Variable& component_down,
                           const std::vector<int>& bank_of) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    const bool has_banks = bank_gate_up.defined(), has_unique = component_gate_up.defined();
+    const bool has_banks = bank_gate_up.numel() > 0, has_unique = component_gate_up.numel() > 0;
     const Permutation p = permute(ids_SK, component_down.size(0), bank_of, has_banks ? bank_gate_up.size(0) : 0);
     const int64_t num_assignments = p.token_A.size(0), base = has_banks ? bank_gate_up.size(1) / 2 : 0;
     const at::ScalarType dtype = x_SD.scalar_type();
@@ -133,7 +133,7 @@ struct ComponentLayerFunction : torch::autograd::Function<ComponentLayerFunction
     const Offsets bank_offsets = context->saved_data["bank_offsets"].toIntVector();
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::ScalarType dtype = x_SD.scalar_type();
-    const bool has_banks = bank_gate_up.defined(), has_unique = component_gate_up.defined();
+    const bool has_banks = bank_gate_up.numel() > 0, has_unique = component_gate_up.numel() > 0;
     const int64_t base = has_banks ? bank_gate_up.size(1) / 2 : 0, unique = hidden_AF.size(1) - base;
 
     const at::Tensor weight_A = weights_SK.reshape({-1}).index_select(0, order_A).to(dtype).unsqueeze(1);
@@ -167,8 +167,10 @@ struct ComponentLayerFunction : torch::autograd::Function<ComponentLayerFunction
 
 at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK, const ComponentWeights& weights) {
   TESSERA_CHECK(ids_SK.scalar_type() == at::kLong && ids_SK.sizes() == weights_SK.sizes(), "ids and weights must be [S, K]");
-  return ComponentLayerFunction::apply(x_SD, ids_SK, weights_SK, weights.bank_gate_up, weights.component_gate_up, weights.component_down,
-                                       weights.bank_of);
+  // The autograd machinery wants tensors, so an absent stack travels as an empty one.
+  auto stack = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor : at::empty({0}, x_SD.options()); };
+  return ComponentLayerFunction::apply(x_SD, ids_SK, weights_SK, stack(weights.bank_gate_up), stack(weights.component_gate_up),
+                                       weights.component_down, weights.bank_of);
 }
 
 }  // namespace tessera

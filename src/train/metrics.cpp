@@ -112,6 +112,7 @@ void MetricsLog::step(const StepMetrics& metrics, int64_t step, int64_t tokens, 
 
 void MetricsLog::evaluation(int64_t step, int64_t tokens, const Json& evaluation) {
   Json json = {{"step", step}, {"tokens", tokens}, {"eval", {{"bpb", evaluation.at("bpb")}, {"bpb_all", evaluation.at("bpb_all")}, {"bpb_mean", evaluation.at("bpb_mean")}}}};
+  if (evaluation.contains("route_statistics")) json["route_statistics"] = evaluation["route_statistics"];
   for (const auto& [domain, bpb] : evaluation.at("bpb").items()) events_->scalar("heldout_bpb/" + domain, step, bpb.get<double>());
   events_->scalar("heldout_bpb/mean", step, evaluation.at("bpb_mean").get<double>());
   line(json);

@@ -194,7 +194,7 @@ LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
   LayerChoice choice;
   if (options_.replay) {
     const Route& route = *options_.replay;
-    const at::IntArrayRef shape{route.num_tokens, route.num_layers, route.num_active};
+    const std::vector<int64_t> shape = {route.num_tokens, route.num_layers, route.num_active};
     TESSERA_CHECK(rows_.num_rows == 1 && rows_.num_tokens == route.num_tokens, "a replayed route must be of the same text");
     const int64_t l = layer - a.trunk.num_dense_layers;
     choice.ids_SK = at::tensor(route.components_TLK, at::kLong).view(shape).select(1, l).contiguous().to(scores.device());
