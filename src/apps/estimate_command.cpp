@@ -134,32 +134,17 @@ void print_costs(const Config& config) {
       kDevicesANode);
 }
 
-Json parameters_by_part(const ParameterCount& count) {
-  Json json = Json::object();
-  for (int i = 0; i < kNumParts; ++i) {
-    const ParameterCount::OfPart& part = count.parts[static_cast<size_t>(i)];
-    if (part.total == 0 && part.active == 0) continue;
-    json[part_name(static_cast<Part>(i))] = {{"total", part.total}, {"active", part.active}};
-  }
-  return json;
-}
-
-Json report(const Config& config, const ParameterCount& count, const ParameterCount& flat) {
+Json report(const Config& config) {
   const TrainBytes train = train_bytes(config.model, config.train);
   const RunBytes run = run_bytes(config.model);
   const Flops flops = forward_flops(config.model);
-  Json json = {{"total_parameters", count.total()},
-               {"active_parameters", count.active()},
-               {"train_bytes", static_cast<int64_t>(train.total())},
+  Json json = parameters_json(config.model);
+  json.update({{"train_bytes", static_cast<int64_t>(train.total())},
                {"run_bytes", static_cast<int64_t>(run.total())},
                {"flops_per_token", flops.total()},
                {"train_flops_per_token", kTrainPasses * flops.total()},
-               {"flat_total_parameters", flat.total()},
-               {"flat_active_parameters", flat.active()},
                {"vocab_size", config.model.trunk.vocab_size},
-               {"parts", parameters_by_part(count)},
-               {"flat_parts", parameters_by_part(flat)},
-               {"hardware", Json::array()}};
+               {"hardware", Json::array()}});
   for (const Hardware& hardware : known_hardware()) {
     const HardwareEstimate e = estimate_on(hardware, config.model, config.train);
     json["hardware"].push_back({{"name", hardware.name},
@@ -182,7 +167,7 @@ void run_estimate(const EstimateOptions& options, const std::vector<std::string>
   std::cout << config.name << ": " << describe(config.model) << '\n';
   print_parameters(count, flat);
   print_costs(config);
-  if (options.json) std::cout << report(config, count, flat).dump() << '\n';
+  if (options.json) std::cout << report(config).dump() << '\n';
   std::cout.flush();
 }
 

@@ -86,23 +86,10 @@ std::string text_with_route(const Generated& g, const Tokenizer& tokenizer, cons
   return out;
 }
 
-Json sample_json(const Generated& g, const Tokenizer& tokenizer, const Architecture& a, const std::string& domain) {
-  Json sample = {{"domain", domain}, {"prompt_tokens", g.num_prompt_tokens - 1}, {"tokens", Json::array()}, {"pi", Json::array()}, {"components", Json::array()}};
-  const Route& r = g.route;
-  const size_t m = static_cast<size_t>(r.num_domains);
-  for (int t = 1; t < static_cast<int>(g.tokens.size()); ++t) {  // the route of a token is the one that predicted it
-    sample["tokens"].push_back(printable(tokenizer.token_bytes(g.tokens[static_cast<size_t>(t)])));
-    if (r.num_layers == 0 || t > r.num_tokens) continue;
-    const size_t chunk = chunk_at(r, t - 1);
-    sample["pi"].push_back(std::vector<float>(r.pi_CM.begin() + static_cast<int64_t>(chunk * m), r.pi_CM.begin() + static_cast<int64_t>((chunk + 1) * m)));
-    Json layers = Json::array();
-    for (int l = 0; l < r.num_layers; ++l) {
-      const int64_t at = (static_cast<int64_t>(t - 1) * r.num_layers + l) * r.num_active;
-      layers.push_back(std::vector<int32_t>(r.components_TLK.begin() + at, r.components_TLK.begin() + at + r.num_active));
-    }
-    sample["components"].push_back(layers);
-  }
-  return sample;
+Json sample_json(const Generated& g, const Tokenizer& tokenizer, const std::string& domain) {
+  Json tokens = Json::array();
+  for (int32_t token : g.tokens) tokens.push_back(token == tokenizer.bos() ? "" : std::string(tokenizer.token_bytes(token)));
+  return {{"domain", domain}, {"prompt_tokens", g.num_prompt_tokens}, {"tokens", tokens}, {"route", to_json(g.route)}};
 }
 
 }  // namespace tessera

@@ -15,6 +15,6 @@ std::string text_with_route(const Generated& generated, const Tokenizer& tokeniz
 std::string component_name(const Hierarchy& hierarchy, int component);
 
 // The report page's form of a sample (report_page.h).
-Json sample_json(const Generated& generated, const Tokenizer& tokenizer, const Architecture& architecture, const std::string& domain);
+Json sample_json(const Generated& generated, const Tokenizer& tokenizer, const std::string& domain);
 
 }  // namespace tessera

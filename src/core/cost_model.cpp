@@ -271,4 +271,25 @@ SolvedWidths solve_widths(const Architecture& shape, const Architecture& flat, d
   return solved;
 }
 
+namespace {
+
+Json parts_json(const ParameterCount& count) {
+  Json json = Json::object();
+  for (int i = 0; i < kNumParts; ++i) {
+    const ParameterCount::OfPart& part = count.parts[static_cast<size_t>(i)];
+    if (part.total == 0 && part.active == 0) continue;
+    json[part_name(static_cast<Part>(i))] = {{"total", part.total}, {"active", part.active}};
+  }
+  return json;
+}
+
+}  // namespace
+
+Json parameters_json(const Architecture& architecture) {
+  const ParameterCount count = count_parameters(architecture), flat = count_parameters(flat_twin(architecture));
+  return {{"total_parameters", count.total()},     {"active_parameters", count.active()},
+          {"flat_total_parameters", flat.total()}, {"flat_active_parameters", flat.active()},
+          {"parts", parts_json(count)},            {"flat_parts", parts_json(flat)}};
+}
+
 }  // namespace tessera

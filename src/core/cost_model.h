@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json.h"
 #include "core/config.h"
 #include "core/hierarchy.h"
 #include "core/tensor_names.h"
@@ -34,6 +35,10 @@ struct ParameterCount {
 };
 
 ParameterCount count_parameters(const Architecture& architecture);
+
+// {"total_parameters", "active_parameters", "flat_total_parameters", "flat_active_parameters",
+//  "parts": {part: {"total", "active"}}, "flat_parts"}: a model beside its flat twin.
+Json parameters_json(const Architecture& architecture);
 
 // Bytes. With n = micro_batch_tokens and s bytes an activation (4; with bf16: 2), nothing recomputed:
 //   weights      4 a parameter, with bf16 2 more for the copy that the matrix products read

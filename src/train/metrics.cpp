@@ -86,7 +86,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& run, int64_t first_step) : p
   write_file_atomic(path_, kept);
   file_.open(path_, std::ios::app);
   if (!file_) throw Error(ErrorCode::kFile, "cannot append to " + path_.string());
-  events_ = std::make_unique<EventFile>(run);
+  events_ = std::make_unique<EventFile>(run, first_step > 0 ? first_step + 1 : 0);
 }
 
 void MetricsLog::line(const Json& json) {

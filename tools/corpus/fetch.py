@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -66,7 +67,8 @@ def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers
     unpacking: list[Future[Result]] = []
     started = time.time()
     try:
-        with ThreadPoolExecutor(4) as downloads, ProcessPoolExecutor(workers) as unpacks:
+        with ThreadPoolExecutor(4) as downloads, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as unpacks:
+            # spawn, not fork: a forked worker would hold the pipes of clients that run meanwhile
 
             def unpack_all(group: list[Source]) -> None:
                 unpacking.extend(unpacks.submit(unpack_source, s, set_name, cache, fresh) for s in group)
