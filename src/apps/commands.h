@@ -22,7 +22,8 @@ void add_generate_command(CLI::App& app);
 void add_score_command(CLI::App& app);
 void add_train_command(CLI::App& app);
 
-// Parses and runs. Exit codes: 0 done, 2 the user's fault (message and hint on standard error), 1 ours, 130 stopped by Ctrl-C.
+// Parses and runs. Exit codes: 0 done, 2 the user's fault (message and hint on standard error), 1 ours, 130 stopped by
+// Ctrl-C.
 int run_app(CLI::App& app, int argc, char** argv);
 
 }  // namespace tessera

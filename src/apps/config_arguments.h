@@ -14,7 +14,8 @@ inline std::vector<std::string> config_overrides(const CLI::App& command) {
   std::vector<std::string> overrides = command.remaining();
   for (const std::string& text : overrides) {
     if (text.starts_with("--") && text.find('=') != std::string::npos) continue;
-    throw Error(ErrorCode::kUsage, "unknown argument '" + text + "'", "config keys are written --key=value, for example --train.steps=100");
+    throw Error(ErrorCode::kUsage, "unknown argument '" + text + "'",
+                "config keys are written --key=value, for example --train.steps=100");
   }
   return overrides;
 }

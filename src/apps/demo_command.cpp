@@ -40,15 +40,16 @@ constexpr Prompt kPrompts[] = {
 // The token trigram that saw exactly the tokens of the run: the same loader, the same steps.
 Trigram count_trigram(const Config& config, int64_t steps) {
   const ShardSet shards(config.data.path, /*verify_hashes=*/false);
-  Loader loader(shards, {config.model.trunk.context_length, config.data.mix, config.data.splice_share, config.train.seed});
+  Loader loader(shards,
+                {config.model.trunk.context_length, config.data.mix, config.data.splice_share, config.train.seed});
   TrigramCounts counts(shards.vocab_size(), shards.bos());
   const int rows = static_cast<int>(config.train.batch_tokens / config.model.trunk.context_length);
   for (int64_t i = 0; i < steps; ++i) counts.add(loader.next(rows));
   return Trigram(std::move(counts), config.model.trunk.context_length);
 }
 
-Evaluation evaluate_with(Scorer& scorer, const Tokenizer& tokenizer, const std::vector<Document>& documents, const Hierarchy& hierarchy,
-                         const std::string& what) {
+Evaluation evaluate_with(Scorer& scorer, const Tokenizer& tokenizer, const std::vector<Document>& documents,
+                         const Hierarchy& hierarchy, const std::string& what) {
   EvaluateOptions options;
   options.max_bytes_by_domain = kEvalBytesByDomain;
   options.hierarchy = hierarchy;
@@ -115,14 +116,20 @@ int run_demo(const std::string& config_path, bool json) {
   const Model model(folder.architecture, Parameters(folder), at::kFloat);
   at::set_num_threads(num_cpus());
 
-  Json report = {{"title", "Tessera demo"}, {"machine", machine_name()}, {"commit", first_line_of("git rev-parse --short HEAD 2>/dev/null")},
-                 {"date", first_line_of("date +%Y-%m-%d")}, {"seconds", state["seconds"]}, {"tokens", state["tokens"]}, {"config", state["config"]},
+  Json report = {{"title", "Tessera demo"},
+                 {"machine", machine_name()},
+                 {"commit", first_line_of("git rev-parse --short HEAD 2>/dev/null")},
+                 {"date", first_line_of("date +%Y-%m-%d")},
+                 {"seconds", state["seconds"]},
+                 {"tokens", state["tokens"]},
+                 {"config", state["config"]},
                  {"model", parameters_json(folder.architecture)}};
   const fs::path results_file = run / "results.json";
   Json results = fs::exists(results_file) ? read_json_file(results_file) : Json::object();
   if (results.value("config_hash", "") != config_hash(folder.config)) {
     std::vector<Document> documents;
-    read_documents(fs::path(config.data.path) / "heldout.jsonl.zst", [&](Document&& d) { documents.push_back(std::move(d)); });
+    read_documents(fs::path(config.data.path) / "heldout.jsonl.zst",
+                   [&](Document&& d) { documents.push_back(std::move(d)); });
     ModelScorer scorer(model);
     const Evaluation ours = evaluate_with(scorer, tokenizer, documents, hierarchy, "the model on held-out sources");
     Trigram trigram = count_trigram(config_from_json(state["config"]), state["step"].get<int64_t>());
@@ -135,8 +142,10 @@ int run_demo(const std::string& config_path, bool json) {
       options.max_tokens = 90;
       options.temperature = 0.7;
       const Generated generated = generate(model, tokenizer, prompt.text, options);
-      // Bytes of a token may be half a character; they are kept as Latin-1 in JSON only through the page, so text is stored as shown.
-      results["sample_text"].push_back({{"domain", prompt.domain}, {"text", text_with_route(generated, tokenizer, folder.architecture, false)}});
+      // Bytes of a token may be half a character; they are kept as Latin-1 in JSON only through the page, so text is
+      // stored as shown.
+      results["sample_text"].push_back(
+          {{"domain", prompt.domain}, {"text", text_with_route(generated, tokenizer, folder.architecture, false)}});
       report["samples"].push_back(sample_json(generated, tokenizer, prompt.domain));
     }
     report["final"] = results["final"];
@@ -144,20 +153,24 @@ int run_demo(const std::string& config_path, bool json) {
     report["route_statistics"] = results["final"]["route_statistics"];
     read_history(run, report);
     report["data"] = read_json_file(fs::path(config.data.path) / "report.json");
-    report["commands"] = {{{"what", "Generate from your own prompt"}, {"command", "./tessera generate " + run.string() + " -p 'your text'"}},
-                          {{"what", "Evaluate your own documents"}, {"command", "./tessera eval " + run.string() + " --data FILE.jsonl"}},
-                          {{"what", "Train on your own text"}, {"command", "./tessera data build FILE.jsonl --out data/user/mine"}},
-                          {{"what", "See what a larger model costs"}, {"command", "./tessera estimate configs/seed/mhc-900b.json"}}};
+    report["commands"] = {
+        {{"what", "Generate from your own prompt"},
+         {"command", "./tessera generate " + run.string() + " -p 'your text'"}},
+        {{"what", "Evaluate your own documents"}, {"command", "./tessera eval " + run.string() + " --data FILE.jsonl"}},
+        {{"what", "Train on your own text"}, {"command", "./tessera data build FILE.jsonl --out data/user/mine"}},
+        {{"what", "See what a larger model costs"}, {"command", "./tessera estimate configs/seed/mhc-900b.json"}}};
     write_report_page(run / "report.html", report);
     results.erase("samples");
     write_json_file(results_file, results);
   }
 
   for (const Json& sample : results["sample_text"]) {
-    std::cout << "\n--- " << sample["domain"].get<std::string>() << " (▸ marks where the model goes on; right: domain, most used components)\n"
+    std::cout << "\n--- " << sample["domain"].get<std::string>()
+              << " (▸ marks where the model goes on; right: domain, most used components)\n"
               << sample["text"].get<std::string>();
   }
-  std::cout << fmt::format("\n{:<14}{:>12}{:>12}{:>14}   bits per byte on held-out sources\n", "domain", "model", "trigram", "difference");
+  std::cout << fmt::format("\n{:<14}{:>12}{:>12}{:>14}   bits per byte on held-out sources\n", "domain", "model",
+                           "trigram", "difference");
   bool better = true;
   for (const auto& [domain, bpb] : results["final"]["bpb"].items()) {
     const double ours = bpb.get<double>(), theirs = results["trigram"]["bpb"][domain].get<double>();
@@ -170,9 +183,15 @@ int run_demo(const std::string& config_path, bool json) {
   const double seconds = since ? static_cast<double>(std::time(nullptr)) - std::atof(since) : now_s() - started;
   std::cout << fmt::format("\nAfter set-up: {}. Page: {}\n", human_seconds(seconds), (run / "report.html").string());
   if (json) {
-    std::cout << Json{{"bpb", results["final"]["bpb"]}, {"trigram_bpb", results["trigram"]["bpb"]}, {"better_everywhere", better},
-                      {"seconds", seconds}, {"tokens", state["tokens"]}, {"run", run.string()}, {"page", (run / "report.html").string()}}
-                     .dump() << "\n";
+    std::cout << Json{{"bpb", results["final"]["bpb"]},
+                      {"trigram_bpb", results["trigram"]["bpb"]},
+                      {"better_everywhere", better},
+                      {"seconds", seconds},
+                      {"tokens", state["tokens"]},
+                      {"run", run.string()},
+                      {"page", (run / "report.html").string()}}
+                     .dump()
+              << "\n";
   }
   return 0;
 }
@@ -185,7 +204,8 @@ void add_demo_command(CLI::App& app) {
     bool json = false;
   };
   auto args = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("demo", "The main job on a small real corpus: data, training, evaluation, text, a page");
+  CLI::App* command =
+      app.add_subcommand("demo", "The main job on a small real corpus: data, training, evaluation, text, a page");
   command->add_option("--config", args->config, "the configuration")->capture_default_str();
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer("Example: ./tessera demo\nA second call reuses what is there.");

@@ -43,14 +43,16 @@ void add_eval_command(CLI::App& app) {
     std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14}\n", "domain", "documents", "bytes", "tokens", "bits/byte");
     for (size_t d = 0; d < evaluation.domains.size(); ++d) {
       const DomainSum& sum = evaluation.domains[d];
-      std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", sum.name, sum.documents, human_bytes(static_cast<double>(sum.bytes)),
+      std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", sum.name, sum.documents,
+                               human_bytes(static_cast<double>(sum.bytes)),
                                human_count(static_cast<double>(sum.tokens)), evaluation.bpb(static_cast<int>(d)));
     }
-    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", "all", evaluation.documents.size(), human_bytes(static_cast<double>(evaluation.bytes())),
+    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", "all", evaluation.documents.size(),
+                             human_bytes(static_cast<double>(evaluation.bytes())),
                              human_count(static_cast<double>(evaluation.tokens())), evaluation.bpb_all());
     if (evaluation.route.document_accuracy() >= 0) {  // the documents have labels that the model knows
-      std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents\n", 100 * evaluation.route.chunk_accuracy(),
-                               100 * evaluation.route.document_accuracy());
+      std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents\n",
+                               100 * evaluation.route.chunk_accuracy(), 100 * evaluation.route.document_accuracy());
     }
     if (!evaluation.route.empty()) std::cout << fmt::format("dead components: {}\n", evaluation.route.num_dead());
     if (args->json) std::cout << to_json(evaluation).dump() << "\n";

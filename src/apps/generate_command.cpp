@@ -20,7 +20,9 @@ std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::
   std::vector<uint8_t> allowed(known.size(), 0);
   for (const std::string& name : names) {
     const auto it = std::find(known.begin(), known.end(), name);
-    if (it == known.end()) throw Error(ErrorCode::kUsage, "--domains: the model has no domain \"" + name + "\"", fmt::format("it has {}", fmt::join(known, ", ")));
+    if (it == known.end())
+      throw Error(ErrorCode::kUsage, "--domains: the model has no domain \"" + name + "\"",
+                  fmt::format("it has {}", fmt::join(known, ", ")));
     allowed[static_cast<size_t>(it - known.begin())] = 1;
   }
   return allowed;
@@ -40,11 +42,18 @@ void add_generate_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("generate", "Generate text, the route beside it");
   command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
   command->add_option("-p,--prompt", args->prompt, "the text to go on from; empty: from nothing");
-  command->add_option("-n,--tokens", args->options.max_tokens, "at most so many tokens")->check(CLI::Range(1, 1 << 20))->capture_default_str();
-  command->add_option("--temperature", args->options.temperature, "0: the most probable token")->check(CLI::Range(0.0, 100.0))->capture_default_str();
-  command->add_option("--top-p", args->options.top_p, "nucleus sampling")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command->add_option("-n,--tokens", args->options.max_tokens, "at most so many tokens")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--temperature", args->options.temperature, "0: the most probable token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command->add_option("--top-p", args->options.top_p, "nucleus sampling")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command->add_option("--seed", args->options.seed, "of the sampling")->capture_default_str();
-  command->add_option("--domains", args->domains, "only these domains may be active, for example code,mathematics")->delimiter(',');
+  command->add_option("--domains", args->domains, "only these domains may be active, for example code,mathematics")
+      ->delimiter(',');
   command->add_option("--threads", args->threads, "0: all CPUs");
   command->add_flag("--json", args->json, "last line: one JSON object with the route");
   command->footer("Example: ./tessera generate runs/demo -p 'def area(radius):' -n 60");
@@ -58,8 +67,12 @@ void add_generate_command(CLI::App& app) {
     std::cout << text_with_route(generated, tokenizer, folder.architecture, ::isatty(STDOUT_FILENO) != 0);
     if (args->json) {
       const double tokens = static_cast<double>(generated.tokens.size()) - generated.num_prompt_tokens;
-      std::cout << Json{{"text", generated.text}, {"tokens", generated.tokens}, {"decode_tokens_per_s", tokens / generated.seconds},
-                        {"routing", to_json(generated.route)}}.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+      std::cout << Json{{"text", generated.text},
+                        {"tokens", generated.tokens},
+                        {"decode_tokens_per_s", tokens / generated.seconds},
+                        {"routing", to_json(generated.route)}}
+                       .dump(-1, ' ', false, Json::error_handler_t::replace)
+                << "\n";
     }
   });
 }

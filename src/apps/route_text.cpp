@@ -17,7 +17,8 @@ std::string printable(std::string_view bytes) {
 }
 
 size_t display_width(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 // Chunk of token t in a route.
@@ -35,10 +36,13 @@ std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
   const float* pi = &route.pi_CM[chunk * m];
   const size_t best = static_cast<size_t>(std::max_element(pi, pi + m) - pi);
   const bool uniform = m > 1 && pi[best] - *std::min_element(pi, pi + m) < 1e-6f;
-  std::string text = m < 2 ? "" : uniform ? "(no decision yet)" : fmt::format("{} {:.2f}", h.domains[static_cast<size_t>(routed[best])].name, pi[best]);
+  std::string text = m < 2     ? ""
+                     : uniform ? "(no decision yet)"
+                               : fmt::format("{} {:.2f}", h.domains[static_cast<size_t>(routed[best])].name, pi[best]);
   std::map<int32_t, int> count;
   const size_t per_token = static_cast<size_t>(route.num_layers * route.num_active);
-  for (size_t i = static_cast<size_t>(begin) * per_token; i < static_cast<size_t>(end) * per_token; ++i) ++count[route.components_TLK[i]];
+  for (size_t i = static_cast<size_t>(begin) * per_token; i < static_cast<size_t>(end) * per_token; ++i)
+    ++count[route.components_TLK[i]];
   std::vector<std::pair<int, int32_t>> order;
   for (const auto& [id, n] : count) order.push_back({-n, id});
   std::sort(order.begin(), order.end());
@@ -52,7 +56,9 @@ std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
 std::string component_name(const Hierarchy& h, int component) {
   for (const Domain& domain : h.domains) {
     if (component < domain.num_components) {
-      return domain.name + "." + (domain.components.empty() ? std::to_string(component) : domain.components[static_cast<size_t>(component)]);
+      return domain.name + "." +
+             (domain.components.empty() ? std::to_string(component)
+                                        : domain.components[static_cast<size_t>(component)]);
     }
     component -= domain.num_components;
   }
@@ -65,7 +71,8 @@ std::string text_with_route(const Generated& g, const Tokenizer& tokenizer, cons
   auto end_line = [&](int end) {
     const std::string route = beside(g.route, a.hierarchy, line_begin, end);
     const size_t width = display_width(line);
-    out += line + std::string(width < kColumns ? kColumns - width : 0, ' ') + (colour ? "  \033[2m| " : "  | ") + route + (colour ? "\033[0m\n" : "\n");
+    out += line + std::string(width < kColumns ? kColumns - width : 0, ' ') + (colour ? "  \033[2m| " : "  | ") +
+           route + (colour ? "\033[0m\n" : "\n");
     line.clear();
     line_begin = end;
   };
@@ -88,7 +95,8 @@ std::string text_with_route(const Generated& g, const Tokenizer& tokenizer, cons
 
 Json sample_json(const Generated& g, const Tokenizer& tokenizer, const std::string& domain) {
   Json tokens = Json::array();
-  for (int32_t token : g.tokens) tokens.push_back(token == tokenizer.bos() ? "" : std::string(tokenizer.token_bytes(token)));
+  for (int32_t token : g.tokens)
+    tokens.push_back(token == tokenizer.bos() ? "" : std::string(tokenizer.token_bytes(token)));
   return {{"domain", domain}, {"prompt_tokens", g.num_prompt_tokens}, {"tokens", tokens}, {"route", to_json(g.route)}};
 }
 

@@ -14,13 +14,15 @@ void add_score_command(CLI::App& app) {
     bool float64 = false;
   };
   auto args = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("score", "Logits and routes of given tokens, for comparison with other programs");
+  CLI::App* command =
+      app.add_subcommand("score", "Logits and routes of given tokens, for comparison with other programs");
   command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
   command->add_option("--logits", args->out, "write the logits of every text here (safetensors: text.0 [T, V], ...)");
   command->add_option("--threads", args->threads, "0: all CPUs");
   command->add_flag("--float64", args->float64, "compute in double precision");
-  command->footer("Example: echo '[0, 17, 42]' | ./tessera score runs/demo --logits logits.safetensors\n"
-                  "Reads one JSON array of token ids a line; prints one JSON object a line with the route.");
+  command->footer(
+      "Example: echo '[0, 17, 42]' | ./tessera score runs/demo --logits logits.safetensors\n"
+      "Reads one JSON array of token ids a line; prints one JSON object a line with the route.");
   command->callback([args] {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
     const Model model = load_model(args->model, "cpu", args->float64 ? at::kDouble : at::kFloat);
@@ -31,7 +33,8 @@ void add_score_command(CLI::App& app) {
       const std::string where = "standard input, line " + std::to_string(++number);
       const Json json = parse_json(line, where);
       std::vector<int32_t> tokens;
-      if (json.is_array() && !json.empty() && std::all_of(json.begin(), json.end(), [](const Json& t) { return t.is_number_integer(); })) {
+      if (json.is_array() && !json.empty() &&
+          std::all_of(json.begin(), json.end(), [](const Json& t) { return t.is_number_integer(); })) {
         tokens = json.get<std::vector<int32_t>>();
       } else {
         throw Error(ErrorCode::kData, where + ": expected an array of token ids");

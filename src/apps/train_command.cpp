@@ -19,8 +19,10 @@ void add_train_command(CLI::App& app) {
   command->add_option("--init", args->init, "start from the weights of this model or run");
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->allow_extras();
-  command->footer("Example: ./tessera train configs/demo.json --name=mine --train.steps=200 --train.optimizer.lr=0.002\n"
-                  "Ctrl-C finishes the step and saves; the same command with --resume goes on.\nConfig keys:\n" + config_help());
+  command->footer(
+      "Example: ./tessera train configs/demo.json --name=mine --train.steps=200 --train.optimizer.lr=0.002\n"
+      "Ctrl-C finishes the step and saves; the same command with --resume goes on.\nConfig keys:\n" +
+      config_help());
   command->callback([args, command] {
     TrainOptions options;
     options.resume = args->resume;
@@ -28,8 +30,13 @@ void add_train_command(CLI::App& app) {
     const TrainResult result = train(load_config(args->config, config_overrides(*command)), options);
     log_info("run: {}", result.run.string());
     if (args->json) {
-      std::cout << Json{{"run", result.run.string()}, {"steps", result.steps}, {"tokens", result.tokens}, {"seconds", result.seconds},
-                        {"finished", result.finished}}.dump() << "\n";
+      std::cout << Json{{"run", result.run.string()},
+                        {"steps", result.steps},
+                        {"tokens", result.tokens},
+                        {"seconds", result.seconds},
+                        {"finished", result.finished}}
+                       .dump()
+                << "\n";
     }
     if (!result.finished) throw CLI::RuntimeError(130);
   });

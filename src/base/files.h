@@ -57,7 +57,8 @@ class FileWriter {
   std::unique_ptr<State> state_;
 };
 
-// Calls `line` with each line (without its end) of a plain or .zst file, and its number from 1. Stops when it gives false.
+// Calls `line` with each line (without its end) of a plain or .zst file, and its number from 1. Stops when it gives
+// false.
 void read_lines(const std::filesystem::path& path, const std::function<bool(std::string_view, int64_t)>& line);
 
 }  // namespace tessera

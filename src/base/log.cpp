@@ -56,12 +56,13 @@ std::string human_seconds(double seconds) {
   return fmt::format("{}s", s);
 }
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Progress::Progress(std::string what, double every_s)
-    : what_(std::move(what)), every_s_(stderr_is_terminal() ? 0.2 : every_s), started_s_(now_s()), last_s_(started_s_) {}
+    : what_(std::move(what)),
+      every_s_(stderr_is_terminal() ? 0.2 : every_s),
+      started_s_(now_s()),
+      last_s_(started_s_) {}
 
 Progress::~Progress() {
   if (open_line_) std::fputc('\n', stderr);

@@ -32,7 +32,8 @@ std::string human_count(double count);
 std::string human_bytes(double bytes);
 std::string human_seconds(double seconds);
 
-// The progress of long work: on a terminal one line that is overwritten, otherwise a plain line every `every_s` seconds.
+// The progress of long work: on a terminal one line that is overwritten, otherwise a plain line every `every_s`
+// seconds.
 class Progress {
  public:
   explicit Progress(std::string what, double every_s = 5.0);

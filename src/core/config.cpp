@@ -12,7 +12,9 @@ namespace tessera {
 namespace {
 
 template <class T>
-concept Visitable = requires(T& t) { visit([](const char*, auto&, const char*) {}, t); };
+concept Visitable = requires(T& t) {
+  visit([](const char*, auto&, const char*) {}, t);
+};
 
 [[noreturn]] void wrong(const std::string& key, const std::string& expected, const Json& found) {
   std::string shown = found.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -51,15 +53,17 @@ void read(const Json& json, T& value, const std::string& key) {
     if (!json.is_boolean()) wrong(key, "true or false", json);
     value = json.get<bool>();
   } else if constexpr (std::is_integral_v<T>) {
-    const bool whole = json.is_number_integer() || (json.is_number_float() && json.get<double>() == std::floor(json.get<double>()) &&
-                                                    std::abs(json.get<double>()) < 9e15);
+    const bool whole =
+        json.is_number_integer() || (json.is_number_float() && json.get<double>() == std::floor(json.get<double>()) &&
+                                     std::abs(json.get<double>()) < 9e15);
     if (!whole) wrong(key, "a whole number", json);
     if (json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<T>::max())) {
       wrong(key, "a number up to " + std::to_string(std::numeric_limits<T>::max()), json);
     }
     const int64_t number = json.is_number_unsigned() ? static_cast<int64_t>(json.get<uint64_t>()) : json.get<int64_t>();
     const bool negative = !json.is_number_unsigned() && number < 0;
-    if ((std::is_unsigned_v<T> && negative) || (std::is_same_v<T, int> && (number > 2147483647 || number < -2147483648ll))) {
+    if ((std::is_unsigned_v<T> && negative) ||
+        (std::is_same_v<T, int> && (number > 2147483647 || number < -2147483648ll))) {
       wrong(key, "a number that fits", json);
     }
     value = static_cast<T>(number);
@@ -126,7 +130,8 @@ void require(bool condition, const std::string& message, const std::string& hint
 void require_one_of(const std::string& key, const std::string& value, const std::vector<std::string>& known) {
   if (std::find(known.begin(), known.end(), value) != known.end()) return;
   const std::string near = nearest(value, known);
-  throw Error(ErrorCode::kConfig, fmt::format("config key '{}': expected one of {}, found \"{}\"", key, fmt::join(known, ", "), value),
+  throw Error(ErrorCode::kConfig,
+              fmt::format("config key '{}': expected one of {}, found \"{}\"", key, fmt::join(known, ", "), value),
               near.empty() ? "" : "did you mean '" + near + "'?");
 }
 
@@ -139,8 +144,9 @@ void require_share(const std::string& key, double value) {
 }
 
 void require_divides(const std::string& whole_key, int64_t whole, const std::string& part_key, int64_t part) {
-  require(whole % part == 0, fmt::format("config keys '{}' = {} and '{}' = {}: the first must be a multiple of the second",
-                                         whole_key, whole, part_key, part));
+  require(whole % part == 0,
+          fmt::format("config keys '{}' = {} and '{}' = {}: the first must be a multiple of the second", whole_key,
+                      whole, part_key, part));
 }
 
 void check_hierarchy(const Hierarchy& h) {
@@ -152,31 +158,40 @@ void check_hierarchy(const Hierarchy& h) {
     require(names.insert(d.name).second, "config key '" + key + ".name': domain \"" + d.name + "\" is named twice");
     require_at_least(key + ".num_components", d.num_components, 1);
     require(d.components.empty() || static_cast<int>(d.components.size()) == d.num_components,
-            fmt::format("config key '{}.components': expected {} names (num_components), found {}", key, d.num_components,
-                        d.components.size()));
+            fmt::format("config key '{}.components': expected {} names (num_components), found {}", key,
+                        d.num_components, d.components.size()));
   }
   const int n = num_components(h);
   const std::string key = "model.hierarchy.";
-  require(!routed_domains(h).empty(), "config key 'model.hierarchy.domains': every domain is 'always'; level 1 has nothing to choose",
+  require(!routed_domains(h).empty(),
+          "config key 'model.hierarchy.domains': every domain is 'always'; level 1 has nothing to choose",
           "add a domain without \"always\"");
   require_at_least(key + "num_active", h.num_active, 1);
   int general = 0, smallest = n;
   for (const Domain& d : h.domains) {
-    if (d.always) general += d.num_components;
-    else smallest = std::min(smallest, d.num_components);
+    if (d.always)
+      general += d.num_components;
+    else
+      smallest = std::min(smallest, d.num_components);
   }
   require(h.num_active <= general + smallest,
-          fmt::format("config key 'model.hierarchy.num_active': {} is more than the {} components that are eligible when one "
-                      "domain is active",
-                      h.num_active, general + smallest));
+          fmt::format(
+              "config key 'model.hierarchy.num_active': {} is more than the {} components that are eligible when one "
+              "domain is active",
+              h.num_active, general + smallest));
   require_at_least(key + "num_banks", h.num_banks, 0);
-  require((h.num_banks == 0) == (h.base_width == 0), "config keys 'model.hierarchy.num_banks' and 'base_width' must be zero together");
-  require(h.unique_width >= 0 && h.base_width >= 0 && h.always_on_width >= 0, "config keys 'model.hierarchy.*_width' must not be negative");
-  require(h.unique_width + h.base_width >= 1, "config key 'model.hierarchy.unique_width': a component needs at least one unit");
+  require((h.num_banks == 0) == (h.base_width == 0),
+          "config keys 'model.hierarchy.num_banks' and 'base_width' must be zero together");
+  require(h.unique_width >= 0 && h.base_width >= 0 && h.always_on_width >= 0,
+          "config keys 'model.hierarchy.*_width' must not be negative");
+  require(h.unique_width + h.base_width >= 1,
+          "config key 'model.hierarchy.unique_width': a component needs at least one unit");
   require(h.base.empty() || static_cast<int>(h.base.size()) == n,
-          fmt::format("config key 'model.hierarchy.base': expected {} entries (one a component), found {}", n, h.base.size()));
+          fmt::format("config key 'model.hierarchy.base': expected {} entries (one a component), found {}", n,
+                      h.base.size()));
   for (int bank : h.base) {
-    require(bank >= 0 && bank < h.num_banks, fmt::format("config key 'model.hierarchy.base': bank {} is not in 0..{}", bank, h.num_banks - 1));
+    require(bank >= 0 && bank < h.num_banks,
+            fmt::format("config key 'model.hierarchy.base': bank {} is not in 0..{}", bank, h.num_banks - 1));
   }
 }
 
@@ -212,10 +227,12 @@ void check(const Architecture& a) {
   require_at_least("model.trunk.context_length", t.context_length, 2);
   require_divides("model.trunk.num_heads", t.num_heads, "model.trunk.num_kv_heads", t.num_kv_heads);
   if (t.head_dim == 0) require_divides("model.trunk.width", t.width, "model.trunk.num_heads", t.num_heads);
-  require(head_dim(t) >= 2 && head_dim(t) % 2 == 0,
-          fmt::format("config key 'model.trunk.head_dim': rotary positions need an even number, found {}", head_dim(t)));
+  require(
+      head_dim(t) >= 2 && head_dim(t) % 2 == 0,
+      fmt::format("config key 'model.trunk.head_dim': rotary positions need an even number, found {}", head_dim(t)));
   require(t.num_dense_layers >= 0 && t.num_dense_layers <= t.num_layers,
-          fmt::format("config key 'model.trunk.num_dense_layers': expected 0 to {} (num_layers), found {}", t.num_layers, t.num_dense_layers));
+          fmt::format("config key 'model.trunk.num_dense_layers': expected 0 to {} (num_layers), found {}",
+                      t.num_layers, t.num_dense_layers));
   require(t.rope_theta > 0 && t.norm_eps > 0, "config keys 'model.trunk.rope_theta' and 'norm_eps' must be above 0");
   const bool dense_layers = t.num_dense_layers > 0 || a.hierarchy.domains.empty();
   if (dense_layers) require_at_least("model.trunk.dense_width", t.dense_width, 1);
@@ -223,7 +240,8 @@ void check(const Architecture& a) {
   require_one_of("model.domain_router.kind", a.domain_router.kind, {"none", "encoder", "uniform", "oracle", "random"});
   require_one_of("model.component_router.kind", a.component_router.kind, {"planner", "gate"});
   if (a.hierarchy.domains.empty()) {
-    require(a.domain_router.kind == "none", "config key 'model.domain_router.kind': a dense model has no domains to route",
+    require(a.domain_router.kind == "none",
+            "config key 'model.domain_router.kind': a dense model has no domains to route",
             "set model.domain_router.kind=none");
     return;
   }
@@ -254,16 +272,20 @@ void check(const Architecture& a) {
 
 void check(const Config& config) {
   check(config.model);
-  const bool plain = !config.name.empty() && config.name != "." && config.name != ".." && config.name.find('/') == std::string::npos;
+  const bool plain =
+      !config.name.empty() && config.name != "." && config.name != ".." && config.name.find('/') == std::string::npos;
   require(plain, "config key 'name': expected a folder name, found \"" + config.name + "\"");
   const TrainConfig& t = config.train;
   require_one_of("train.device", t.device, {"cpu", "cuda"});
   require_one_of("train.precision", t.precision, {"f32", "bf16"});
   require_one_of("train.optimizer.schedule", t.optimizer.schedule, {"cosine", "wsd"});
   require_at_least("train.steps", static_cast<double>(t.steps), 1);
-  require_at_least("train.micro_batch_tokens", static_cast<double>(t.micro_batch_tokens), config.model.trunk.context_length);
-  require_divides("train.micro_batch_tokens", t.micro_batch_tokens, "model.trunk.context_length", config.model.trunk.context_length);
-  require_at_least("train.batch_tokens", static_cast<double>(t.batch_tokens), static_cast<double>(t.micro_batch_tokens));
+  require_at_least("train.micro_batch_tokens", static_cast<double>(t.micro_batch_tokens),
+                   config.model.trunk.context_length);
+  require_divides("train.micro_batch_tokens", t.micro_batch_tokens, "model.trunk.context_length",
+                  config.model.trunk.context_length);
+  require_at_least("train.batch_tokens", static_cast<double>(t.batch_tokens),
+                   static_cast<double>(t.micro_batch_tokens));
   require_divides("train.batch_tokens", t.batch_tokens, "train.micro_batch_tokens", t.micro_batch_tokens);
   require_at_least("train.num_threads", t.num_threads, 0);
   require_at_least("train.keep_checkpoints", t.keep_checkpoints, 1);
@@ -277,7 +299,8 @@ void check(const Config& config) {
   require_at_least("train.optimizer.weight_decay", o.weight_decay, 0);
   require_at_least("train.optimizer.clip_norm", o.clip_norm, 0);
   require(o.eps > 0, "config key 'train.optimizer.eps' must be above 0");
-  require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "config keys 'train.optimizer.beta1' and 'beta2' must be in [0, 1)");
+  require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1,
+          "config keys 'train.optimizer.beta1' and 'beta2' must be in [0, 1)");
   require_share("train.optimizer.min_lr_share", o.min_lr_share);
   require_share("train.optimizer.decay_share", o.decay_share);
   require_at_least("train.loss.domain_weight", t.loss.domain_weight, 0);
@@ -318,7 +341,8 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
     try {
       json[Json::json_pointer("/" + key)] = parsed;
     } catch (const nlohmann::json::exception&) {
-      throw Error(ErrorCode::kConfig, "override '" + text + "' does not name a config key", "`tessera train --help` lists all keys");
+      throw Error(ErrorCode::kConfig, "override '" + text + "' does not name a config key",
+                  "`tessera train --help` lists all keys");
     }
   }
   return config_from_json(json);

@@ -12,60 +12,62 @@
 namespace tessera {
 
 struct DataConfig {
-  std::string path = "data/small/built";   // a folder that `data build` wrote
-  std::map<std::string, double> mix;       // weight by domain, in tokens; empty: in proportion to the data
-  double splice_share = 0.1;               // share of tokens in spliced documents
+  std::string path = "data/small/built";  // a folder that `data build` wrote
+  std::map<std::string, double> mix;      // weight by domain, in tokens; empty: in proportion to the data
+  double splice_share = 0.1;              // share of tokens in spliced documents
 };
 
 struct OptimizerConfig {
-  double lr = 3e-3;                        // peak learning rate
-  double min_lr_share = 0.05;              // the decay ends at lr * min_lr_share
-  std::string schedule = "cosine";         // "cosine" or "wsd" (warm-up, stable, decay)
+  double lr = 3e-3;                 // peak learning rate
+  double min_lr_share = 0.05;       // the decay ends at lr * min_lr_share
+  std::string schedule = "cosine";  // "cosine" or "wsd" (warm-up, stable, decay)
   int64_t warmup_steps = 50;
-  double decay_share = 0.3;                // wsd: share of the steps that decays, linearly
+  double decay_share = 0.3;  // wsd: share of the steps that decays, linearly
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
-  double weight_decay = 0.1;               // decoupled; matrices only
-  double clip_norm = 1.0;                  // of the whole gradient; 0: no clipping
+  double weight_decay = 0.1;  // decoupled; matrices only
+  double clip_norm = 1.0;     // of the whole gradient; 0: no clipping
 };
 
 struct LossConfig {
-  double domain_weight = 0.1;              // of level 1's cross-entropy
-  double z_loss = 1e-3;                    // of the component scores
-  double balance_rate = 1e-3;              // step of the selection bias
-  double domain_dropout = 0.1;             // share of documents whose pi is replaced by the uniform distribution
+  double domain_weight = 0.1;   // of level 1's cross-entropy
+  double z_loss = 1e-3;         // of the component scores
+  double balance_rate = 1e-3;   // step of the selection bias
+  double domain_dropout = 0.1;  // share of documents whose pi is replaced by the uniform distribution
 };
 
 struct TrainConfig {
   uint64_t seed = 1;
-  std::string device = "cpu";              // "cpu" or "cuda"
-  std::string precision = "f32";           // "f32", or "bf16": activations and matrix products in bf16, the rest f32
-  int num_threads = 0;                     // 0: all CPUs
+  std::string device = "cpu";     // "cpu" or "cuda"
+  std::string precision = "f32";  // "f32", or "bf16": activations and matrix products in bf16, the rest f32
+  int num_threads = 0;            // 0: all CPUs
   int64_t steps = 1000;
-  int64_t batch_tokens = 4096;             // a step, over all micro-batches
-  int64_t micro_batch_tokens = 4096;       // at once; the rest is accumulated
+  int64_t batch_tokens = 4096;        // a step, over all micro-batches
+  int64_t micro_batch_tokens = 4096;  // at once; the rest is accumulated
   OptimizerConfig optimizer;
   LossConfig loss;
-  int64_t eval_every = 250;                // steps; 0: only at the end
-  int64_t eval_bytes = 200000;             // of each domain's held-out text, while training
-  int64_t checkpoint_every = 250;          // steps; 0: only at the end
+  int64_t eval_every = 250;        // steps; 0: only at the end
+  int64_t eval_bytes = 200000;     // of each domain's held-out text, while training
+  int64_t checkpoint_every = 250;  // steps; 0: only at the end
   int keep_checkpoints = 2;
-  int64_t log_every = 10;                  // steps
+  int64_t log_every = 10;  // steps
 };
 
 struct Config {
-  std::string name = "run";                // the run's folder is runs/NAME
+  std::string name = "run";  // the run's folder is runs/NAME
   Architecture model;
   DataConfig data;
   TrainConfig train;
 };
 
-template <class V> void visit(V&& v, Domain& d) {
+template <class V>
+void visit(V&& v, Domain& d) {
   v("name", d.name, "the domain's name");
   v("num_components", d.num_components, "components of this domain in each layer");
   v("always", d.always, "general domain: eligible in every text");
   v("components", d.components, "names of the components, optional");
 }
-template <class V> void visit(V&& v, Hierarchy& h) {
+template <class V>
+void visit(V&& v, Hierarchy& h) {
   v("domains", h.domains, "the domains; none: a dense model");
   v("num_active", h.num_active, "K: components a token and layer");
   v("num_banks", h.num_banks, "G: base banks a layer; 0: nothing is shared");
@@ -74,7 +76,8 @@ template <class V> void visit(V&& v, Hierarchy& h) {
   v("unique_width", h.unique_width, "Fu: width of a component's own part");
   v("always_on_width", h.always_on_width, "width of an always-on component; 0: none");
 }
-template <class V> void visit(V&& v, Trunk& t) {
+template <class V>
+void visit(V&& v, Trunk& t) {
   v("vocab_size", t.vocab_size, "V: tokens of the tokenizer; 0: taken from the data");
   v("width", t.width, "D: model width");
   v("num_layers", t.num_layers, "L");
@@ -88,7 +91,8 @@ template <class V> void visit(V&& v, Trunk& t) {
   v("norm_eps", t.norm_eps, "epsilon of RMSNorm");
   v("tied_embeddings", t.tied_embeddings, "output head = embedding table");
 }
-template <class V> void visit(V&& v, DomainRouter& r) {
+template <class V>
+void visit(V&& v, DomainRouter& r) {
   v("kind", r.kind, "none, encoder, uniform, oracle or random");
   v("width", r.width, "width of the encoder");
   v("num_layers", r.num_layers, "blocks of the encoder");
@@ -99,25 +103,29 @@ template <class V> void visit(V&& v, DomainRouter& r) {
   v("hysteresis", r.hysteresis, "and leaves above margin + hysteresis");
   v("temperature", r.temperature, "of pi, from calibration");
 }
-template <class V> void visit(V&& v, ComponentRouter& r) {
+template <class V>
+void visit(V&& v, ComponentRouter& r) {
   v("kind", r.kind, "planner (transformer) or gate (linear, a layer)");
   v("width", r.width, "width of the planner");
   v("num_layers", r.num_layers, "blocks of the planner");
   v("num_heads", r.num_heads, "heads of the planner");
   v("prior_weight", r.prior_weight, "beta of the prior term; an ablation");
 }
-template <class V> void visit(V&& v, Architecture& a) {
+template <class V>
+void visit(V&& v, Architecture& a) {
   v("trunk", a.trunk, "attention, embeddings, sizes");
   v("hierarchy", a.hierarchy, "domains, components, base banks");
   v("domain_router", a.domain_router, "level 1");
   v("component_router", a.component_router, "level 2");
 }
-template <class V> void visit(V&& v, DataConfig& d) {
+template <class V>
+void visit(V&& v, DataConfig& d) {
   v("path", d.path, "a folder that `data build` wrote");
   v("mix", d.mix, "weight by domain; empty: in proportion to the data");
   v("splice_share", d.splice_share, "share of tokens in spliced documents");
 }
-template <class V> void visit(V&& v, OptimizerConfig& o) {
+template <class V>
+void visit(V&& v, OptimizerConfig& o) {
   v("lr", o.lr, "peak learning rate");
   v("min_lr_share", o.min_lr_share, "the decay ends at lr * min_lr_share");
   v("schedule", o.schedule, "cosine or wsd");
@@ -129,13 +137,15 @@ template <class V> void visit(V&& v, OptimizerConfig& o) {
   v("weight_decay", o.weight_decay, "decoupled, matrices only");
   v("clip_norm", o.clip_norm, "of the whole gradient; 0: none");
 }
-template <class V> void visit(V&& v, LossConfig& l) {
+template <class V>
+void visit(V&& v, LossConfig& l) {
   v("domain_weight", l.domain_weight, "of level 1's cross-entropy");
   v("z_loss", l.z_loss, "of the component scores");
   v("balance_rate", l.balance_rate, "step of the selection bias");
   v("domain_dropout", l.domain_dropout, "share of documents that are routed with uniform pi");
 }
-template <class V> void visit(V&& v, TrainConfig& t) {
+template <class V>
+void visit(V&& v, TrainConfig& t) {
   v("seed", t.seed, "of weights, data order and dropout");
   v("device", t.device, "cpu or cuda");
   v("precision", t.precision, "f32 or bf16");
@@ -151,7 +161,8 @@ template <class V> void visit(V&& v, TrainConfig& t) {
   v("keep_checkpoints", t.keep_checkpoints, "the newest N are kept");
   v("log_every", t.log_every, "steps between lines");
 }
-template <class V> void visit(V&& v, Config& c) {
+template <class V>
+void visit(V&& v, Config& c) {
   v("name", c.name, "the run's folder is runs/NAME");
   v("model", c.model, "the architecture");
   v("data", c.data, "what it learns from");

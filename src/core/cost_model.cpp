@@ -287,9 +287,12 @@ Json parts_json(const ParameterCount& count) {
 
 Json parameters_json(const Architecture& architecture) {
   const ParameterCount count = count_parameters(architecture), flat = count_parameters(flat_twin(architecture));
-  return {{"total_parameters", count.total()},     {"active_parameters", count.active()},
-          {"flat_total_parameters", flat.total()}, {"flat_active_parameters", flat.active()},
-          {"parts", parts_json(count)},            {"flat_parts", parts_json(flat)}};
+  return {{"total_parameters", count.total()},
+          {"active_parameters", count.active()},
+          {"flat_total_parameters", flat.total()},
+          {"flat_active_parameters", flat.active()},
+          {"parts", parts_json(count)},
+          {"flat_parts", parts_json(flat)}};
 }
 
 }  // namespace tessera

@@ -1,4 +1,5 @@
-// The architecture as plain data: what the trainer builds, the cost model counts and the engine loads. DESIGN section 2.
+// The architecture as plain data: what the trainer builds, the cost model counts and the engine loads. DESIGN
+// section 2.
 //
 //   component c of layer l, with base bank g = base(c):
 //     b_g = silu(x Bg_gate) * (x Bg_up)      [Fb]  once per token and bank, however many components use it
@@ -14,58 +15,59 @@
 namespace tessera {
 
 struct Domain {
-  std::string name;                    // "code"; unique
-  int num_components = 4;              // of each component layer; the domain's ids follow those of the domains before it
-  bool always = false;                 // the general domain: eligible in every text, never a level-1 class
-  std::vector<std::string> components; // names, optional: empty or num_components of them
+  std::string name;        // "code"; unique
+  int num_components = 4;  // of each component layer; the domain's ids follow those of the domains before it
+  bool always = false;     // the general domain: eligible in every text, never a level-1 class
+  std::vector<std::string> components;  // names, optional: empty or num_components of them
 };
 
 struct Hierarchy {
-  std::vector<Domain> domains;   // M of level 1 plus the `always` ones; empty: a dense model
-  int num_active = 2;            // K: components a token and layer
-  int num_banks = 0;             // G: base banks a layer; 0: nothing is shared
-  std::vector<int> base;         // [N] bank of each component; empty: component c uses bank c mod G
-  int base_width = 0;            // Fb: width of a base bank (0 exactly when num_banks is 0)
-  int unique_width = 0;          // Fu: width of a component's own part
-  int always_on_width = 0;       // width of an always-on component beside the chosen ones; 0: none
+  std::vector<Domain> domains;  // M of level 1 plus the `always` ones; empty: a dense model
+  int num_active = 2;           // K: components a token and layer
+  int num_banks = 0;            // G: base banks a layer; 0: nothing is shared
+  std::vector<int> base;        // [N] bank of each component; empty: component c uses bank c mod G
+  int base_width = 0;           // Fb: width of a base bank (0 exactly when num_banks is 0)
+  int unique_width = 0;         // Fu: width of a component's own part
+  int always_on_width = 0;      // width of an always-on component beside the chosen ones; 0: none
 };
 
 struct Trunk {
-  int vocab_size = 0;            // V
-  int width = 0;                 // D
-  int num_layers = 0;            // L
-  int num_heads = 0;             // query heads a layer
-  int num_kv_heads = 0;          // key/value heads a layer; divides num_heads
-  int head_dim = 0;              // even, for RoPE; 0: width / num_heads
-  int context_length = 512;      // longest text the model is trained on, in tokens
-  int num_dense_layers = 0;      // the first layers have a dense feed-forward block
-  int dense_width = 0;           // its width (also of every layer when there are no components)
+  int vocab_size = 0;        // V
+  int width = 0;             // D
+  int num_layers = 0;        // L
+  int num_heads = 0;         // query heads a layer
+  int num_kv_heads = 0;      // key/value heads a layer; divides num_heads
+  int head_dim = 0;          // even, for RoPE; 0: width / num_heads
+  int context_length = 512;  // longest text the model is trained on, in tokens
+  int num_dense_layers = 0;  // the first layers have a dense feed-forward block
+  int dense_width = 0;       // its width (also of every layer when there are no components)
   double rope_theta = 10000.0;
   double norm_eps = 1e-5;
-  bool tied_embeddings = true;   // the output head is the embedding table
+  bool tied_embeddings = true;  // the output head is the embedding table
 };
 
 // Level 1: a block-causal encoder over the tokens, once a chunk. DESIGN section 3.
 struct DomainRouter {
-  std::string kind = "none";     // "encoder", "uniform" (all domains always active), "oracle" (the label; training
-                                 // and evaluation only), "random"; "none" for one domain
+  std::string kind = "none";  // "encoder", "uniform" (all domains always active), "oracle" (the label; training
+                              // and evaluation only), "random"; "none" for one domain
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;
-  int chunk_tokens = 64;         // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
-  int window_tokens = 256;       // how far back a token sees
-  double margin = 0.5;           // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis
+  int chunk_tokens = 64;    // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
+  int window_tokens = 256;  // how far back a token sees
+  double margin = 0.5;      // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis
   double hysteresis = 0.1;
-  double temperature = 1.0;      // of pi, from calibration
+  double temperature = 1.0;  // of pi, from calibration
 };
 
 // Level 2: which components, for every layer at once ("planner") or by a linear gate a layer ("gate").
 struct ComponentRouter {
-  std::string kind = "planner";  // "planner": a causal transformer over the token embeddings; "gate": Mixtral's linear gate
+  std::string kind =
+      "planner";  // "planner": a causal transformer over the token embeddings; "gate": Mixtral's linear gate
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;
-  double prior_weight = 0.0;     // beta of the term beta log pi' in the score; an ablation
+  double prior_weight = 0.0;  // beta of the term beta log pi' in the score; an ablation
 };
 
 struct Architecture {

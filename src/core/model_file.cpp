@@ -28,8 +28,11 @@ fs::path resolve_model(const fs::path& path) {
   for (auto it = checkpoints.rbegin(); it != checkpoints.rend(); ++it) {
     if (fs::exists(*it / "model" / "model.safetensors")) return *it / "model";
   }
-  if (!fs::exists(path)) throw Error(ErrorCode::kFile, "there is no model or run at " + path.string(), "check the path");
-  throw Error(ErrorCode::kFile, path.string() + " is neither a model folder (config.json, model.safetensors) nor a run with a checkpoint");
+  if (!fs::exists(path))
+    throw Error(ErrorCode::kFile, "there is no model or run at " + path.string(), "check the path");
+  throw Error(
+      ErrorCode::kFile,
+      path.string() + " is neither a model folder (config.json, model.safetensors) nor a run with a checkpoint");
 }
 
 ModelFolder open_model(const fs::path& given) {
@@ -43,21 +46,23 @@ ModelFolder open_model(const fs::path& given) {
   model.weights = std::make_unique<SafetensorsFile>(model.path / "model.safetensors");
   const auto hash = model.weights->metadata().find(kConfigHashKey);
   if (hash != model.weights->metadata().end() && hash->second != config_hash(model.config)) {
-    throw Error(ErrorCode::kData, model.path.string() + ": config.json is not the one that model.safetensors was written with",
+    throw Error(ErrorCode::kData,
+                model.path.string() + ": config.json is not the one that model.safetensors was written with",
                 "restore config.json from the same checkpoint");
   }
   size_t expected = 0;
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const TensorInfo& tensor = model.weights->at(spec.name);
     if (tensor.shape != spec.shape) {
-      throw Error(ErrorCode::kData, fmt::format("{}: tensor '{}': expected shape [{}], found [{}]", model.weights->path().string(), spec.name,
-                                                fmt::join(spec.shape, ", "), fmt::join(tensor.shape, ", ")));
+      throw Error(ErrorCode::kData,
+                  fmt::format("{}: tensor '{}': expected shape [{}], found [{}]", model.weights->path().string(),
+                              spec.name, fmt::join(spec.shape, ", "), fmt::join(tensor.shape, ", ")));
     }
     ++expected;
   }
   if (model.weights->tensors().size() != expected) {
-    throw Error(ErrorCode::kData, fmt::format("{}: expected {} tensors, found {}", model.weights->path().string(), expected,
-                                              model.weights->tensors().size()));
+    throw Error(ErrorCode::kData, fmt::format("{}: expected {} tensors, found {}", model.weights->path().string(),
+                                              expected, model.weights->tensors().size()));
   }
   return model;
 }

@@ -13,7 +13,7 @@ namespace tessera {
 
 struct ModelFolder {
   std::filesystem::path path;
-  Json config;                 // config.json: {"format", "model": Architecture, ...}
+  Json config;  // config.json: {"format", "model": Architecture, ...}
   Architecture architecture;
   std::unique_ptr<SafetensorsFile> weights;
   std::filesystem::path tokenizer() const { return path / "tokenizer.json"; }

@@ -21,8 +21,8 @@ std::vector<int32_t> chunk_starts(int num_tokens, int chunk_tokens) {
   return starts;
 }
 
-std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous, std::span<const uint8_t> allowed,
-                                    double margin, double hysteresis) {
+std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
+                                    std::span<const uint8_t> allowed, double margin, double hysteresis) {
   const size_t n = pi.size();
   std::vector<uint8_t> active(n, 0);
   auto is_allowed = [&](size_t d) { return allowed.empty() || allowed[d]; };
@@ -46,9 +46,9 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
 }
 
 Json to_json(const Route& r) {
-  return {{"num_tokens", r.num_tokens},       {"num_domains", r.num_domains},       {"num_layers", r.num_layers},
-          {"num_active", r.num_active},       {"chunk_starts", r.chunk_starts_C},   {"pi", r.pi_CM},
-          {"active", r.active_CM},            {"components", r.components_TLK},     {"weights", r.weights_TLK}};
+  return {{"num_tokens", r.num_tokens}, {"num_domains", r.num_domains},     {"num_layers", r.num_layers},
+          {"num_active", r.num_active}, {"chunk_starts", r.chunk_starts_C}, {"pi", r.pi_CM},
+          {"active", r.active_CM},      {"components", r.components_TLK},   {"weights", r.weights_TLK}};
 }
 
 Route route_from_json(const Json& json, const Architecture& a) {
@@ -73,9 +73,12 @@ Route route_from_json(const Json& json, const Architecture& a) {
   if (r.num_layers != num_component_layers(a)) fail("num_layers does not match the model");
   if (r.num_layers > 0 && r.num_active != h.num_active) fail("num_active does not match the model");
   const size_t chunks = r.chunk_starts_C.size(), domains = static_cast<size_t>(r.num_domains);
-  if (r.pi_CM.size() != chunks * domains || r.active_CM.size() != chunks * domains) fail("pi and active need chunks x domains entries");
-  const size_t choices = static_cast<size_t>(r.num_tokens) * static_cast<size_t>(r.num_layers) * static_cast<size_t>(r.num_active);
-  if (r.components_TLK.size() != choices || r.weights_TLK.size() != choices) fail("components and weights need tokens x layers x active entries");
+  if (r.pi_CM.size() != chunks * domains || r.active_CM.size() != chunks * domains)
+    fail("pi and active need chunks x domains entries");
+  const size_t choices =
+      static_cast<size_t>(r.num_tokens) * static_cast<size_t>(r.num_layers) * static_cast<size_t>(r.num_active);
+  if (r.components_TLK.size() != choices || r.weights_TLK.size() != choices)
+    fail("components and weights need tokens x layers x active entries");
   const int n = num_components(h);
   for (int32_t id : r.components_TLK) {
     if (id < 0 || id >= n) fail("component " + std::to_string(id) + " is not in 0.." + std::to_string(n - 1));

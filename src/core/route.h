@@ -13,11 +13,11 @@ namespace tessera {
 // For one text of T tokens, C chunks, M routed domains, L component layers, K active components.
 struct Route {
   int num_tokens = 0, num_domains = 0, num_layers = 0, num_active = 0;
-  std::vector<int32_t> chunk_starts_C;     // first token of each chunk
-  std::vector<float> pi_CM;                // level 1's distribution in force in the chunk
-  std::vector<uint8_t> active_CM;          // 1: the domain's components are eligible in the chunk
-  std::vector<int32_t> components_TLK;     // ids, global in a layer, domain-major
-  std::vector<float> weights_TLK;          // sum to 1 over K (K = 1: the share of the softmax over all eligible)
+  std::vector<int32_t> chunk_starts_C;  // first token of each chunk
+  std::vector<float> pi_CM;             // level 1's distribution in force in the chunk
+  std::vector<uint8_t> active_CM;       // 1: the domain's components are eligible in the chunk
+  std::vector<int32_t> components_TLK;  // ids, global in a layer, domain-major
+  std::vector<float> weights_TLK;       // sum to 1 over K (K = 1: the share of the softmax over all eligible)
 };
 
 Json to_json(const Route& route);
@@ -31,10 +31,10 @@ std::vector<int32_t> chunk_starts(int num_tokens, int chunk_tokens);
 int chunk_of(int position, int chunk_tokens);
 
 // Which domains are active in the next chunk: the most probable, and the second when it is near. The second enters when
-// pi1 - pi2 < margin, and one that was active leaves above margin + hysteresis. One function for training and inference.
-// `previous` is empty when there was no decision before (start of a document): hysteresis then does not apply.
-// `allowed` may be empty (all). Returns [M] of 0/1.
-std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous, std::span<const uint8_t> allowed,
-                                    double margin, double hysteresis);
+// pi1 - pi2 < margin, and one that was active leaves above margin + hysteresis. One function for training and
+// inference. `previous` is empty when there was no decision before (start of a document): hysteresis then does not
+// apply. `allowed` may be empty (all). Returns [M] of 0/1.
+std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
+                                    std::span<const uint8_t> allowed, double margin, double hysteresis);
 
 }  // namespace tessera

@@ -16,8 +16,9 @@ constexpr const char* kPadPrefix = "pad.";
 }  // namespace
 
 size_t dtype_size(std::string_view dtype) {
-  static const std::map<std::string_view, size_t> sizes = {{"F64", 8}, {"I64", 8}, {"F32", 4}, {"I32", 4}, {"F16", 2}, {"BF16", 2},
-                                                           {"I16", 2}, {"I8", 1},  {"U8", 1},  {"BOOL", 1}};
+  static const std::map<std::string_view, size_t> sizes = {{"F64", 8}, {"I64", 8},  {"F32", 4}, {"I32", 4},
+                                                           {"F16", 2}, {"BF16", 2}, {"I16", 2}, {"I8", 1},
+                                                           {"U8", 1},  {"BOOL", 1}};
   const auto it = sizes.find(dtype);
   return it == sizes.end() ? 0 : it->second;
 }
@@ -25,7 +26,8 @@ size_t dtype_size(std::string_view dtype) {
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path) {
   const std::span<const std::byte> bytes = file_.bytes();
   auto fail = [&](const std::string& what) {
-    throw Error(ErrorCode::kData, path.string() + " is no valid safetensors file: " + what, "the file may be cut short or damaged; copy it again");
+    throw Error(ErrorCode::kData, path.string() + " is no valid safetensors file: " + what,
+                "the file may be cut short or damaged; copy it again");
   };
   if (bytes.size() < 8) fail("expected at least 8 bytes, found " + std::to_string(bytes.size()));
   uint64_t header_size;
@@ -34,8 +36,8 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
     fail("its header claims " + std::to_string(header_size) + " bytes, the file has " + std::to_string(bytes.size()));
   }
   const uint64_t data_start = 8 + header_size, data_size = bytes.size() - data_start;
-  const Json header = Json::parse(reinterpret_cast<const char*>(bytes.data()) + 8, reinterpret_cast<const char*>(bytes.data()) + data_start,
-                                  nullptr, false);
+  const Json header = Json::parse(reinterpret_cast<const char*>(bytes.data()) + 8,
+                                  reinterpret_cast<const char*>(bytes.data()) + data_start, nullptr, false);
   if (!header.is_object()) fail("its header is no JSON object");
   std::vector<TensorInfo> all;
   for (const auto& [name, entry] : header.items()) {
@@ -65,20 +67,24 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
       tensor.shape.push_back(static_cast<int64_t>(s.get<uint64_t>()));
       if (__builtin_mul_overflow(size, s.get<uint64_t>(), &size)) fail(at + "its size overflows");
     }
-    if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned()) {
+    if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+        !offsets[1].is_number_unsigned()) {
       fail(at + "data_offsets are no pair of offsets");
     }
     const uint64_t begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
     if (begin > end || end > data_size) {
-      fail(at + "its bytes " + std::to_string(begin) + ".." + std::to_string(end) + " are outside the " + std::to_string(data_size) +
-           " bytes of data");
+      fail(at + "its bytes " + std::to_string(begin) + ".." + std::to_string(end) + " are outside the " +
+           std::to_string(data_size) + " bytes of data");
     }
-    if (end - begin != size) fail(at + "expected " + std::to_string(size) + " bytes, found " + std::to_string(end - begin));
+    if (end - begin != size)
+      fail(at + "expected " + std::to_string(size) + " bytes, found " + std::to_string(end - begin));
     tensor.begin = data_start + begin;
     tensor.end = data_start + end;
     all.push_back(std::move(tensor));
   }
-  std::sort(all.begin(), all.end(), [](const TensorInfo& a, const TensorInfo& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::sort(all.begin(), all.end(), [](const TensorInfo& a, const TensorInfo& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
   uint64_t at = data_start;
   for (TensorInfo& tensor : all) {
     if (tensor.begin != at) fail("tensor '" + tensor.name + "' overlaps another or leaves a hole");
@@ -115,11 +121,13 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
     const uint64_t pad = tensor.page_start ? (kPage - offset % kPage) % kPage : 0;
     pads.push_back(pad);
     if (pad > 0) {
-      header[kPadPrefix + std::to_string(pads.size())] = {{"dtype", "U8"}, {"shape", {pad}}, {"data_offsets", {offset, offset + pad}}};
+      header[kPadPrefix + std::to_string(pads.size())] = {
+          {"dtype", "U8"}, {"shape", {pad}}, {"data_offsets", {offset, offset + pad}}};
       offset += pad;
     }
     TESSERA_CHECK(!tensor.name.starts_with(kPadPrefix) && !header.contains(tensor.name), tensor.name);
-    header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes.size()}}};
+    header[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes.size()}}};
     offset += tensor.bytes.size();
   }
   std::string text = header.dump();

@@ -1,6 +1,6 @@
 // The safetensors format (8 bytes of header length, a JSON header, the tensors' bytes without holes), read through a
-// memory map. Goals: every count, size and offset is checked against the file's length before anything is used; a tensor
-// can begin on a page. Non-goals: tensors above 2^63 bytes, big endian machines.
+// memory map. Goals: every count, size and offset is checked against the file's length before anything is used; a
+// tensor can begin on a page. Non-goals: tensors above 2^63 bytes, big endian machines.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -16,7 +16,7 @@ namespace tessera {
 
 struct TensorInfo {
   std::string name;
-  std::string dtype;            // "F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"
+  std::string dtype;  // "F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"
   std::vector<int64_t> shape;
   uint64_t begin = 0, end = 0;  // bytes, from the start of the file
 };
@@ -46,7 +46,7 @@ struct TensorToWrite {
   std::string name, dtype;
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
-  bool page_start = false;      // begin on a 4,096-byte boundary, behind an explicit pad tensor ("pad.N")
+  bool page_start = false;  // begin on a 4,096-byte boundary, behind an explicit pad tensor ("pad.N")
 };
 
 // Writes beside and renames.

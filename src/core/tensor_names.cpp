@@ -20,13 +20,14 @@ class SpecList {
     specs_.back().buffer = true;
   }
   // Element `index` of a stacked parameter, rows [row, row + shape[0]) of it.
-  void add_slice(const std::string& name, Shape shape, Part part, int layer, int index, bool page_start, const std::string& parameter,
-                 int64_t row) {
+  void add_slice(const std::string& name, Shape shape, Part part, int layer, int index, bool page_start,
+                 const std::string& parameter, int64_t row) {
     specs_.push_back({name, std::move(shape), part, layer, index, page_start, parameter, index, row, false});
   }
   // A pre-norm transformer block of a router: full attention heads, SwiGLU of twice the width.
   void add_router_block(const std::string& prefix, int64_t width, Part part) {
-    for (const char* matrix : {"query", "key", "value", "output"}) add(prefix + "attention." + matrix, {width, width}, part);
+    for (const char* matrix : {"query", "key", "value", "output"})
+      add(prefix + "attention." + matrix, {width, width}, part);
     add(prefix + "attention_norm", {width}, part);
     add(prefix + "feed_forward.gate_up", {4 * width, width}, part);
     add(prefix + "feed_forward.down", {width, 2 * width}, part);
@@ -51,34 +52,42 @@ void add_component_layer(SpecList& list, const Architecture& a, int layer) {
   for (int c = 0; c < num_components(h); ++c) {
     const std::string name = prefix + "components." + std::to_string(c) + ".";
     if (unique > 0) {
-      list.add_slice(name + "gate", {unique, width}, Part::kComponent, layer, c, true, prefix + "components.gate_up", 0);
-      list.add_slice(name + "up", {unique, width}, Part::kComponent, layer, c, false, prefix + "components.gate_up", unique);
+      list.add_slice(name + "gate", {unique, width}, Part::kComponent, layer, c, true, prefix + "components.gate_up",
+                     0);
+      list.add_slice(name + "up", {unique, width}, Part::kComponent, layer, c, false, prefix + "components.gate_up",
+                     unique);
     }
-    list.add_slice(name + "down", {width, base + unique}, Part::kComponent, layer, c, unique == 0, prefix + "components.down", 0);
+    list.add_slice(name + "down", {width, base + unique}, Part::kComponent, layer, c, unique == 0,
+                   prefix + "components.down", 0);
   }
   if (h.always_on_width > 0) {
     list.add(prefix + "always_on.gate_up", {2 * h.always_on_width, width}, Part::kAlwaysOn, layer);
     list.add(prefix + "always_on.down", {width, h.always_on_width}, Part::kAlwaysOn, layer);
   }
   list.add_buffer(prefix + "selection_bias", {num_components(h)}, Part::kComponentRouter, layer);
-  if (a.component_router.kind == "gate") list.add(prefix + "router_gate", {num_components(h), width}, Part::kComponentRouter, layer);
+  if (a.component_router.kind == "gate")
+    list.add(prefix + "router_gate", {num_components(h), width}, Part::kComponentRouter, layer);
 }
 
 void add_routers(SpecList& list, const Architecture& a) {
   const DomainRouter& d = a.domain_router;
   if (d.kind == "encoder") {
     list.add("domain_router.input", {d.width, a.trunk.width}, Part::kDomainRouter);
-    for (int i = 0; i < d.num_layers; ++i) list.add_router_block("domain_router.layers." + std::to_string(i) + ".", d.width, Part::kDomainRouter);
+    for (int i = 0; i < d.num_layers; ++i)
+      list.add_router_block("domain_router.layers." + std::to_string(i) + ".", d.width, Part::kDomainRouter);
     list.add("domain_router.norm", {d.width}, Part::kDomainRouter);
-    list.add("domain_router.head", {static_cast<int64_t>(routed_domains(a.hierarchy).size()), d.width}, Part::kDomainRouter);
+    list.add("domain_router.head", {static_cast<int64_t>(routed_domains(a.hierarchy).size()), d.width},
+             Part::kDomainRouter);
   }
   const ComponentRouter& c = a.component_router;
   if (c.kind == "planner") {
     list.add("component_router.input", {c.width, a.trunk.width}, Part::kComponentRouter);
-    for (int i = 0; i < c.num_layers; ++i) list.add_router_block("component_router.layers." + std::to_string(i) + ".", c.width, Part::kComponentRouter);
+    for (int i = 0; i < c.num_layers; ++i)
+      list.add_router_block("component_router.layers." + std::to_string(i) + ".", c.width, Part::kComponentRouter);
     list.add("component_router.norm", {c.width}, Part::kComponentRouter);
     for (const Domain& domain : a.hierarchy.domains) {  // z of all layers at once, layer-major
-      list.add("component_router.heads." + domain.name, {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, c.width},
+      list.add("component_router.heads." + domain.name,
+               {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, c.width},
                Part::kComponentRouter);
     }
   }
@@ -88,16 +97,26 @@ void add_routers(SpecList& list, const Architecture& a) {
 
 const char* part_name(Part part) {
   switch (part) {
-    case Part::kEmbedding: return "embedding";
-    case Part::kHead: return "head";
-    case Part::kAttention: return "attention";
-    case Part::kNorm: return "norms";
-    case Part::kDense: return "dense feed-forward";
-    case Part::kBank: return "base banks";
-    case Part::kComponent: return "components";
-    case Part::kAlwaysOn: return "always-on component";
-    case Part::kDomainRouter: return "domain router";
-    case Part::kComponentRouter: return "component router";
+    case Part::kEmbedding:
+      return "embedding";
+    case Part::kHead:
+      return "head";
+    case Part::kAttention:
+      return "attention";
+    case Part::kNorm:
+      return "norms";
+    case Part::kDense:
+      return "dense feed-forward";
+    case Part::kBank:
+      return "base banks";
+    case Part::kComponent:
+      return "components";
+    case Part::kAlwaysOn:
+      return "always-on component";
+    case Part::kDomainRouter:
+      return "domain router";
+    case Part::kComponentRouter:
+      return "component router";
   }
   return "";
 }
@@ -110,7 +129,8 @@ int64_t num_elements(const Shape& shape) {
 
 std::vector<TensorSpec> tensor_specs(const Architecture& a) {
   const Trunk& t = a.trunk;
-  const int64_t width = t.width, heads = static_cast<int64_t>(t.num_heads) * head_dim(t), kv_heads = static_cast<int64_t>(t.num_kv_heads) * head_dim(t);
+  const int64_t width = t.width, heads = static_cast<int64_t>(t.num_heads) * head_dim(t),
+                kv_heads = static_cast<int64_t>(t.num_kv_heads) * head_dim(t);
   SpecList list;
   list.add("embedding", {t.vocab_size, width}, Part::kEmbedding);
   if (num_component_layers(a) > 0) add_routers(list, a);

@@ -11,20 +11,31 @@
 namespace tessera {
 
 // Which part of the model a tensor belongs to; the cost model and `inspect` sum by it.
-enum class Part { kEmbedding, kHead, kAttention, kNorm, kDense, kBank, kComponent, kAlwaysOn, kDomainRouter, kComponentRouter };
+enum class Part {
+  kEmbedding,
+  kHead,
+  kAttention,
+  kNorm,
+  kDense,
+  kBank,
+  kComponent,
+  kAlwaysOn,
+  kDomainRouter,
+  kComponentRouter
+};
 const char* part_name(Part part);
 
 struct TensorSpec {
-  std::string name;            // in the model file: "layers.0.components.3.gate"
+  std::string name;  // in the model file: "layers.0.components.3.gate"
   std::vector<int64_t> shape;
   Part part;
-  int layer = -1;              // -1: not of a layer
-  int index = -1;              // component or bank id, -1: neither
-  bool page_start = false;     // begins on a 4,096-byte boundary (the first tensor of a component or bank)
-  std::string parameter;       // the training parameter it is stored in: "layers.0.components.gate_up"
-  int64_t slice = -1;          // index in the parameter's first dimension; -1: the whole parameter
-  int64_t row = 0;             // first row within that slice (gate and up share one stacked parameter)
-  bool buffer = false;         // not learnt by gradient: the selection bias
+  int layer = -1;           // -1: not of a layer
+  int index = -1;           // component or bank id, -1: neither
+  bool page_start = false;  // begins on a 4,096-byte boundary (the first tensor of a component or bank)
+  std::string parameter;    // the training parameter it is stored in: "layers.0.components.gate_up"
+  int64_t slice = -1;       // index in the parameter's first dimension; -1: the whole parameter
+  int64_t row = 0;          // first row within that slice (gate and up share one stacked parameter)
+  bool buffer = false;      // not learnt by gradient: the selection bias
 };
 
 struct ParameterSpec {

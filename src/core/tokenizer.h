@@ -1,5 +1,5 @@
-// Byte-level BPE in the Hugging Face tokenizer.json format (Sennrich et al. 2016; GPT-2's byte alphabet). Pre-tokenizers
-// are named variants, recognised from the file: ours, GPT-2, SmolLM2, Llama-3, Qwen.
+// Byte-level BPE in the Hugging Face tokenizer.json format (Sennrich et al. 2016; GPT-2's byte alphabet).
+// Pre-tokenizers are named variants, recognised from the file: ours, GPT-2, SmolLM2, Llama-3, Qwen.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -28,10 +28,10 @@ class Tokenizer {
   // The bytes of one token (a special token: its text).
   std::string_view token_bytes(int32_t token) const;
 
-  int vocab_size() const;            // highest id + 1
-  int32_t bos() const;               // the token that starts a document, -1: none
+  int vocab_size() const;                  // highest id + 1
+  int32_t bos() const;                     // the token that starts a document, -1: none
   std::string_view pre_tokenizer() const;  // the variant's name: "tessera", "gpt2", "smollm2", "llama3", "qwen"
-  const std::string& json() const;   // the file's text, copied into each model folder
+  const std::string& json() const;         // the file's text, copied into each model folder
 
  private:
   struct Impl;

@@ -134,7 +134,7 @@ Totals write_set(const fs::path& folder, const std::vector<Document>& documents,
   FileWriter heldout(folder / "heldout.jsonl.zst"), cross(folder / "cross.jsonl.zst");
   Totals totals;
   encode_all(documents, tokenizer, num_threads, [&](const Document& document, const std::vector<int32_t>& tokens) {
-    totals.add(document.split, document.domain, document.source, document.licence, size_of(document),
+    totals.add(document.split, document.domain, document.source, {document.licence}, size_of(document),
                static_cast<int64_t>(tokens.size()));
     if (document.split == "train") {
       shards.add(tokens, domain_ids[document.domain], source_ids[document.source], size_of(document));
@@ -241,6 +241,12 @@ Json build_data_set(const BuildOptions& options) {
 
 Json data_set_stats(const fs::path& folder) {
   const ShardSet shards(folder);
+  const Json report = read_json_file(folder / "report.json");
+  std::map<std::pair<std::string, std::string>, std::vector<std::string>> licences;  // of (domain, source) trained on
+  for (const Json& row : report.value("sources", Json::array())) {
+    if (row.value("split", "") == "train")
+      licences[{row.value("domain", ""), row.value("source", "")}] = row.value("licences", std::vector<std::string>());
+  }
   const Tokenizer tokenizer = Tokenizer::from_file(folder / "tokenizer.json");
   Totals totals;
   std::vector<int32_t> tokens;
@@ -250,12 +256,12 @@ Json data_set_stats(const fs::path& folder) {
       shards.read(domain, i, 0, static_cast<int64_t>(tokens.size()), tokens.data());
       int64_t bytes = 0;
       for (const int32_t token : tokens) bytes += static_cast<int64_t>(tokenizer.token_bytes(token).size());
-      totals.add("train", shards.domains()[static_cast<size_t>(domain)],
-                 shards.sources()[static_cast<size_t>(shards.document_source(domain, i))], "", bytes,
+      const std::string& domain_name = shards.domains()[static_cast<size_t>(domain)];
+      const std::string& source = shards.sources()[static_cast<size_t>(shards.document_source(domain, i))];
+      totals.add("train", domain_name, source, licences[{domain_name, source}], bytes,
                  static_cast<int64_t>(tokens.size()));
     }
   }
-  const Json report = read_json_file(folder / "report.json");
   for (const char* name : {"heldout.jsonl.zst", "cross.jsonl.zst"}) {
     const std::string expected = report.value("files", Json::object()).value(name, ""),
                       found = hash_hex(MappedFile(folder / name).bytes());
@@ -266,7 +272,7 @@ Json data_set_stats(const fs::path& folder) {
     }
     const auto documents = read_all_documents({folder / name}, nullptr);
     encode_all(documents, tokenizer, 0, [&](const Document& document, const std::vector<int32_t>& encoded) {
-      totals.add(document.split, document.domain, document.source, document.licence, size_of(document),
+      totals.add(document.split, document.domain, document.source, {document.licence}, size_of(document),
                  static_cast<int64_t>(encoded.size()));
     });
   }

@@ -122,6 +122,7 @@ TEST_F(BuildTest, StatsAgreeWithTheReport) {
   const Json report = build_data_set(options({write("a.jsonl", corpus())}));
   const Json stats = data_set_stats(path("out"));
   EXPECT_EQ(stats["domains"], report["domains"]);  // bytes counted anew from the tokens
+  EXPECT_EQ(stats["sources"], report["sources"]);
   EXPECT_EQ(stats["data_hash"], report["data_hash"]);
   write_file_atomic(path("out") / "cross.jsonl.zst", read_file(path("out") / "heldout.jsonl.zst"));
   EXPECT_THROW(data_set_stats(path("out")), Error);

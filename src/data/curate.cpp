@@ -39,6 +39,7 @@ void for_each_document(const std::string& what, const std::vector<Document>& doc
                        const std::function<void(size_t)>& body) {
   // In slices, because the progress line belongs to one thread.
   constexpr size_t kSlice = 4096;
+  if (documents.empty()) return;
   Progress progress(what);
   for (size_t begin = 0; begin < documents.size(); begin += kSlice) {
     const size_t count = std::min(kSlice, documents.size() - begin);

@@ -165,8 +165,7 @@ TEST(Quality, EachRule) {
   EXPECT_EQ(fault(passages, TextKind::kProse), "repeated passages");
   // What is normal in one kind of text is not in another.
   std::string code;
-  for (int i = 0; i < 30; ++i)
-    code += "  if (ok) {\n    return value_" + std::string(1, static_cast<char>('a' + i % 26)) + "(i);\n  }\n";
+  for (char c = 'a'; c <= 'z'; ++c) code += std::string("  if (ok) {\n    return value_") + c + "(i);\n  }\n";
   EXPECT_EQ(fault(code, TextKind::kCode), "");
 }
 

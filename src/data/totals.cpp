@@ -29,9 +29,11 @@ void sort_rows(Json& rows) {
 }  // namespace
 
 void Totals::add(const std::string& split, const std::string& domain, const std::string& source,
-                 const std::string& licence, int64_t bytes, int64_t tokens) {
+                 const std::vector<std::string>& licences, int64_t bytes, int64_t tokens) {
   Group& group = groups_[{split, domain, source}];
-  if (!licence.empty()) group.licences.insert(licence);
+  for (const auto& licence : licences) {
+    if (!licence.empty()) group.licences.insert(licence);
+  }
   group.bytes += bytes;
   group.lengths.push_back(tokens);
 }

@@ -13,8 +13,8 @@ namespace tessera {
 
 class Totals {
  public:
-  void add(const std::string& split, const std::string& domain, const std::string& source, const std::string& licence,
-           int64_t bytes, int64_t tokens);
+  void add(const std::string& split, const std::string& domain, const std::string& source,
+           const std::vector<std::string>& licences, int64_t bytes, int64_t tokens);
   // [{"split", "domain", "documents", "bytes", "tokens", "bytes_per_token", "longest", "median"}], lengths in tokens.
   Json by_domain() const;
   // The same with "source" and "licences".

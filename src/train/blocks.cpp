@@ -64,17 +64,20 @@ at::Tensor causal_mask(const at::Tensor& starts_RT, at::ScalarType dtype) {
   return additive((j_1T <= i_T1).logical_and(j_1T >= starts_RT.unsqueeze(2)), dtype);
 }
 
-at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window, at::ScalarType dtype) {
+at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window,
+                             at::ScalarType dtype) {
   const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());
   const at::Tensor j_1T = t.unsqueeze(0);
   const at::Tensor first_RT = at::maximum(starts_RT, t - (window - 1));
   return additive((j_1T < chunk_ends_RT.unsqueeze(2)).logical_and(j_1T >= first_RT.unsqueeze(2)), dtype);
 }
 
-at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads, const Rotary& rotary,
-                     const at::Tensor& mask) {
+at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads,
+                     const Rotary& rotary, const at::Tensor& mask) {
   const int64_t rows = x_RTD.size(0), tokens = x_RTD.size(1);
-  auto heads = [&](const at::Tensor& weight, int n) { return project(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2); };
+  auto heads = [&](const at::Tensor& weight, int n) {
+    return project(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2);
+  };
   const at::Tensor cos = rotary.cos_RTh.unsqueeze(1), sin = rotary.sin_RTh.unsqueeze(1);
   const at::Tensor query = rotate(heads(weights.query, num_heads), cos, sin);
   at::Tensor key = rotate(heads(weights.key, num_kv_heads), cos, sin);

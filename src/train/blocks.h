@@ -1,4 +1,5 @@
-// The pieces of a transformer block in plain tensor operations. Shapes: R rows, T tokens a row, D width, H heads, h head width.
+// The pieces of a transformer block in plain tensor operations. Shapes: R rows, T tokens a row, D width, H heads, h
+// head width.
 #pragma once
 #include "train/torch.h"
 
@@ -22,14 +23,16 @@ Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::Sc
 // Additive masks [R, 1, T, T] (0 or -inf). starts_RT: where the token's piece begins in its row.
 // Causal: token i sees j when both are of one piece and j <= i.
 at::Tensor causal_mask(const at::Tensor& starts_RT, at::ScalarType dtype);
-// Block-causal: token i sees j of its piece when j is before the end of i's chunk and i - j < window (DESIGN section 3).
-at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window, at::ScalarType dtype);
+// Block-causal: token i sees j of its piece when j is before the end of i's chunk and i - j < window (DESIGN section
+// 3).
+at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window,
+                             at::ScalarType dtype);
 
 struct AttentionWeights {
-  at::Tensor query, key, value, output;   // [H h, D], [Hkv h, D], [Hkv h, D], [D, H h]
+  at::Tensor query, key, value, output;  // [H h, D], [Hkv h, D], [Hkv h, D], [D, H h]
 };
 // Grouped-query attention over [R, T, D].
-at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads, const Rotary& rotary,
-                     const at::Tensor& mask);
+at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads,
+                     const Rotary& rotary, const at::Tensor& mask);
 
 }  // namespace tessera

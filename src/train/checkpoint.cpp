@@ -8,7 +8,8 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kHashed[] = {"model/config.json", "model/model.safetensors", "model/tokenizer.json", "optimizer.safetensors"};
+constexpr const char* kHashed[] = {"model/config.json", "model/model.safetensors", "model/tokenizer.json",
+                                   "optimizer.safetensors"};
 
 std::string hash_of_file(const fs::path& path) { return hash_hex(MappedFile(path).bytes()); }
 
@@ -17,7 +18,8 @@ void save_optimizer(const fs::path& file, const AdamW& optimizer) {
   std::vector<TensorToWrite> tensors;
   for (const auto& [name, tensor] : optimizer.state()) {
     values.push_back(tensor.to(at::kCPU).contiguous());
-    tensors.push_back({name, dtype_name(values.back().scalar_type()), values.back().sizes().vec(), tensor_bytes(values.back())});
+    tensors.push_back(
+        {name, dtype_name(values.back().scalar_type()), values.back().sizes().vec(), tensor_bytes(values.back())});
   }
   write_safetensors(file, tensors, {});
 }
@@ -33,7 +35,8 @@ struct TemporaryFolder {
 
 }  // namespace
 
-void save_model(const fs::path& folder, const Model& model, const Json& about, const std::string& tokenizer_json, bool bf16) {
+void save_model(const fs::path& folder, const Model& model, const Json& about, const std::string& tokenizer_json,
+                bool bf16) {
   fs::create_directories(folder);
   Json config = {{"format", "tessera-1"}, {"model", to_json(model.architecture())}};
   config.update(about);
@@ -42,8 +45,8 @@ void save_model(const fs::path& folder, const Model& model, const Json& about, c
   write_file_atomic(folder / "tokenizer.json", tokenizer_json);
 }
 
-void save_checkpoint(const fs::path& run, int64_t step, const Model& model, const AdamW& optimizer, Json state, const Json& about,
-                     const std::string& tokenizer_json, int keep) {
+void save_checkpoint(const fs::path& run, int64_t step, const Model& model, const AdamW& optimizer, Json state,
+                     const Json& about, const std::string& tokenizer_json, int keep) {
   const std::string name = fmt::format("step-{:08}", step);
   const fs::path target = run / "checkpoints" / name;
   const TemporaryFolder temporary{run / "checkpoints" / (name + ".writing")};
@@ -67,7 +70,8 @@ std::optional<Checkpoint> newest_checkpoint(const fs::path& run) {
     try {
       Checkpoint checkpoint{*it, read_json_file(*it / "state.json")};
       for (const char* file : kHashed) {
-        if (!checkpoint.state.contains("files") || checkpoint.state["files"].value(file, "") != hash_of_file(*it / file)) {
+        if (!checkpoint.state.contains("files") ||
+            checkpoint.state["files"].value(file, "") != hash_of_file(*it / file)) {
           throw Error(ErrorCode::kData, std::string(file) + " is not the file that was written");
         }
       }

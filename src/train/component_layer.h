@@ -9,14 +9,16 @@ namespace tessera {
 
 // Stacked weights of one layer. N components, G banks (undefined tensors when G = 0), D width, Fb and Fu widths.
 struct ComponentWeights {
-  at::Tensor bank_gate_up;        // [G, 2 Fb, D]: gate rows, then up rows
-  at::Tensor component_gate_up;   // [N, 2 Fu, D]; undefined when Fu = 0
-  at::Tensor component_down;      // [N, D, Fb + Fu]
-  std::vector<int> bank_of;       // [N]
+  at::Tensor bank_gate_up;       // [G, 2 Fb, D]: gate rows, then up rows
+  at::Tensor component_gate_up;  // [N, 2 Fu, D]; undefined when Fu = 0
+  at::Tensor component_down;     // [N, D, Fb + Fu]
+  std::vector<int> bank_of;      // [N]
 };
 
 // y = sum over k of weights_SK[:, k] * component_{ids_SK[:, k]}(x). x_SD [S, D], ids_SK int64 (distinct in a row).
-// Differentiable in x, weights_SK and the three stacks; components and banks that no token chose are neither read nor computed.
-at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK, const ComponentWeights& weights);
+// Differentiable in x, weights_SK and the three stacks; components and banks that no token chose are neither read nor
+// computed.
+at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
+                           const ComponentWeights& weights);
 
 }  // namespace tessera

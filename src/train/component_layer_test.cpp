@@ -19,10 +19,13 @@ Case random_case(int num_banks, int base_width, int unique_width) {
   const auto options = at::TensorOptions(at::kDouble);
   Case c;
   c.x = at::randn({kTokens, kWidth}, options).requires_grad_(true);
-  c.ids = at::stack({at::randint(0, 2, {kTokens}), at::randint(2, 4, {kTokens}), at::randint(4, 6, {kTokens})}, 1);  // component 6 is never chosen
+  c.ids = at::stack({at::randint(0, 2, {kTokens}), at::randint(2, 4, {kTokens}), at::randint(4, 6, {kTokens})},
+                    1);  // component 6 is never chosen
   c.weights = at::softmax(at::randn({kTokens, kActive}, options), 1).detach().requires_grad_(true);
-  if (num_banks > 0) c.stack.bank_gate_up = at::randn({num_banks, 2 * base_width, kWidth}, options).requires_grad_(true);
-  if (unique_width > 0) c.stack.component_gate_up = at::randn({kComponents, 2 * unique_width, kWidth}, options).requires_grad_(true);
+  if (num_banks > 0)
+    c.stack.bank_gate_up = at::randn({num_banks, 2 * base_width, kWidth}, options).requires_grad_(true);
+  if (unique_width > 0)
+    c.stack.component_gate_up = at::randn({kComponents, 2 * unique_width, kWidth}, options).requires_grad_(true);
   c.stack.component_down = at::randn({kComponents, kWidth, base_width + unique_width}, options).requires_grad_(true);
   for (int i = 0; i < kComponents; ++i) c.stack.bank_of.push_back(num_banks > 0 ? i % num_banks : -1);
   return c;
@@ -56,7 +59,8 @@ std::vector<double> loop_reference(const Case& c) {
       }
       for (int d = 0; d < kWidth; ++d) {
         double sum = 0;
-        for (size_t f = 0; f < hidden.size(); ++f) sum += hidden[f] * down[id][d][static_cast<int64_t>(f)].item<double>();
+        for (size_t f = 0; f < hidden.size(); ++f)
+          sum += hidden[f] * down[id][d][static_cast<int64_t>(f)].item<double>();
         y[static_cast<size_t>(t * kWidth + d)] += weights[t][k].item<double>() * sum;
       }
     }
@@ -93,7 +97,8 @@ TEST_P(ComponentLayer, GradientsAgreeWithFiniteDifferences) {
       data[j] = saved - kStep;
       const double below = (run(c) * direction).sum().item<double>();
       data[j] = saved;
-      EXPECT_NEAR(grads[i].contiguous().data_ptr<double>()[j], (above - below) / (2 * kStep), 1e-5) << "input " << i << " element " << j;
+      EXPECT_NEAR(grads[i].contiguous().data_ptr<double>()[j], (above - below) / (2 * kStep), 1e-5)
+          << "input " << i << " element " << j;
     }
   }
 }
@@ -104,13 +109,15 @@ TEST_P(ComponentLayer, NeverReadsWhatIsNotChosen) {
   {
     const at::NoGradGuard no_grad;
     c.stack.component_down[6].fill_(std::numeric_limits<double>::quiet_NaN());
-    if (c.stack.component_gate_up.defined()) c.stack.component_gate_up[6].fill_(std::numeric_limits<double>::quiet_NaN());
+    if (c.stack.component_gate_up.defined())
+      c.stack.component_gate_up[6].fill_(std::numeric_limits<double>::quiet_NaN());
   }
   EXPECT_TRUE(at::equal(run(c).detach(), before));
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ComponentLayer,
-                         testing::Values(std::array{3, 4, 5}, std::array{2, 4, 0}, std::array{0, 0, 5}, std::array{1, 3, 2}));
+                         testing::Values(std::array{3, 4, 5}, std::array{2, 4, 0}, std::array{0, 0, 5},
+                                         std::array{1, 3, 2}));
 
 }  // namespace
 }  // namespace tessera

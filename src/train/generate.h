@@ -13,7 +13,7 @@ namespace tessera {
 
 struct GenerateOptions {
   int max_tokens = 64;
-  double temperature = 0.8;     // 0: the most probable token
+  double temperature = 0.8;  // 0: the most probable token
   double top_p = 0.95;
   uint64_t seed = 1;
   std::vector<uint8_t> allowed_domains;  // [M], empty: all
@@ -28,8 +28,9 @@ struct Generated {
 };
 
 // Stops at max_tokens, at the start token (the end of the text), or at the context length. Throws Error{kData} for a
-// prompt that is longer than the context. `each` sees every piece of text as it comes (whole UTF-8 characters not assured).
-Generated generate(const Model& model, const Tokenizer& tokenizer, const std::string& prompt, const GenerateOptions& options,
-                   const std::function<void(std::string_view)>& each = {});
+// prompt that is longer than the context. `each` sees every piece of text as it comes (whole UTF-8 characters not
+// assured).
+Generated generate(const Model& model, const Tokenizer& tokenizer, const std::string& prompt,
+                   const GenerateOptions& options, const std::function<void(std::string_view)>& each = {});
 
 }  // namespace tessera

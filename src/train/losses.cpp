@@ -11,10 +11,13 @@ using torch::autograd::variable_list;
 
 constexpr int64_t kBlockTokens = 512;  // 8 MB of logits at V = 4,096: stays in a cache
 
-at::ScalarType loss_dtype(const at::Tensor& hidden) { return hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType loss_dtype(const at::Tensor& hidden) {
+  return hidden.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
-  static Variable forward(AutogradContext* context, const Variable& hidden_SD, const Variable& head_VD, const Variable& targets_S) {
+  static Variable forward(AutogradContext* context, const Variable& hidden_SD, const Variable& head_VD,
+                          const Variable& targets_S) {
     const bool differentiate = hidden_SD.requires_grad() || head_VD.requires_grad();
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor head = head_VD.to(hidden_SD.scalar_type());
@@ -53,7 +56,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
 
 }  // namespace
 
-at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden_SD, const at::Tensor& head_VD, const at::Tensor& targets_S) {
+at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden_SD, const at::Tensor& head_VD,
+                                    const at::Tensor& targets_S) {
   return LinearCrossEntropy::apply(hidden_SD, head_VD, targets_S);
 }
 
@@ -64,7 +68,8 @@ at::Tensor target_log_probs(const at::Tensor& hidden_SD, const at::Tensor& head_
   for (int64_t begin = 0; begin < hidden_SD.size(0); begin += kBlockTokens) {
     const int64_t count = std::min(kBlockTokens, hidden_SD.size(0) - begin);
     const at::Tensor target = targets_S.narrow(0, begin, count);
-    const at::Tensor log_probs = at::log_softmax(at::mm(hidden_SD.narrow(0, begin, count), head.t()), 1, loss_dtype(hidden_SD));
+    const at::Tensor log_probs =
+        at::log_softmax(at::mm(hidden_SD.narrow(0, begin, count), head.t()), 1, loss_dtype(hidden_SD));
     parts.push_back(log_probs.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1).mul_(target.ge(0)).to(at::kFloat));
   }
   return at::cat(parts);

@@ -9,7 +9,8 @@
 
 namespace tessera {
 
-StepMetrics::StepMetrics(const Architecture& a, int64_t step) : architecture_(&a), owner_of_component_(owner_of_components(a.hierarchy)) {
+StepMetrics::StepMetrics(const Architecture& a, int64_t step)
+    : architecture_(&a), owner_of_component_(owner_of_components(a.hierarchy)) {
   for (const Domain& d : a.hierarchy.domains) owner_names_.push_back(d.name);
   for (int d : routed_domains(a.hierarchy)) text_names_.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
   picks_LN_.assign(static_cast<size_t>(num_component_layers(a)), std::vector<int64_t>(owner_of_component_.size(), 0));
@@ -33,7 +34,9 @@ void StepMetrics::add(const PackedRows& rows, const Forward& forward, double mic
   }
 }
 
-double StepMetrics::bits_per_byte() const { return bytes > 0 ? nats / std::numbers::ln2 / static_cast<double>(bytes) : 0; }
+double StepMetrics::bits_per_byte() const {
+  return bytes > 0 ? nats / std::numbers::ln2 / static_cast<double>(bytes) : 0;
+}
 
 std::vector<std::vector<int64_t>> StepMetrics::component_picks() const { return picks_LN_; }
 
@@ -50,20 +53,25 @@ std::vector<std::vector<double>> StepMetrics::load_by_domain() const {
 }
 
 std::string StepMetrics::line(int64_t batch_tokens) const {
-  std::string text = fmt::format("loss {:.3f}  {:.3f} bits/byte  {:.0f} tokens/s", nats / static_cast<double>(batch_tokens), bits_per_byte(), tokens_per_s);
+  std::string text = fmt::format("loss {:.3f}  {:.3f} bits/byte  {:.0f} tokens/s",
+                                 nats / static_cast<double>(batch_tokens), bits_per_byte(), tokens_per_s);
   if (text_names_.size() < 2) return text;
   // Of each domain's text: the share of picks that its own components got.
   text += "  own load";
   const auto load = load_by_domain();
   for (size_t m = 0; m < text_names_.size(); ++m) {
     const auto owner = std::find(owner_names_.begin(), owner_names_.end(), text_names_[m]);
-    text += fmt::format(" {} {:.0f}%", text_names_[m], 100 * load[m][static_cast<size_t>(owner - owner_names_.begin())]);
+    text +=
+        fmt::format(" {} {:.0f}%", text_names_[m], 100 * load[m][static_cast<size_t>(owner - owner_names_.begin())]);
   }
   return text;
 }
 
 Json StepMetrics::to_json(int64_t batch_tokens) const {
-  Json json = {{"loss", nats / static_cast<double>(batch_tokens)}, {"bpb", bits_per_byte()}, {"lr", learning_rate}, {"gradient_norm", gradient_norm},
+  Json json = {{"loss", nats / static_cast<double>(batch_tokens)},
+               {"bpb", bits_per_byte()},
+               {"lr", learning_rate},
+               {"gradient_norm", gradient_norm},
                {"tokens_per_s", tokens_per_s}};
   if (owner_names_.empty()) return json;
   json["domain_loss"] = num_micro_ > 0 ? domain_loss / static_cast<double>(num_micro_) : 0;
@@ -91,7 +99,8 @@ MetricsLog::MetricsLog(const std::filesystem::path& run, int64_t first_step) : p
 
 void MetricsLog::line(const Json& json) {
   file_ << json.dump() << std::endl;
-  if (!file_) throw Error(ErrorCode::kFile, "cannot write " + path_.string(), "free some disk space and go on with --resume");
+  if (!file_)
+    throw Error(ErrorCode::kFile, "cannot write " + path_.string(), "free some disk space and go on with --resume");
   events_->flush();
 }
 
@@ -104,16 +113,23 @@ void MetricsLog::step(const StepMetrics& metrics, int64_t step, int64_t tokens, 
   }
   if (json.contains("load")) {
     for (const auto& [text, owners] : json["load"].items()) {
-      for (const auto& [owner, share] : owners.items()) events_->scalar("load/" + text + "/" + owner, step, share.get<double>());
+      for (const auto& [owner, share] : owners.items())
+        events_->scalar("load/" + text + "/" + owner, step, share.get<double>());
     }
   }
   line(json);
 }
 
 void MetricsLog::evaluation(int64_t step, int64_t tokens, const Json& evaluation) {
-  Json json = {{"step", step}, {"tokens", tokens}, {"eval", {{"bpb", evaluation.at("bpb")}, {"bpb_all", evaluation.at("bpb_all")}, {"bpb_mean", evaluation.at("bpb_mean")}}}};
+  Json json = {{"step", step},
+               {"tokens", tokens},
+               {"eval",
+                {{"bpb", evaluation.at("bpb")},
+                 {"bpb_all", evaluation.at("bpb_all")},
+                 {"bpb_mean", evaluation.at("bpb_mean")}}}};
   if (evaluation.contains("route_statistics")) json["route_statistics"] = evaluation["route_statistics"];
-  for (const auto& [domain, bpb] : evaluation.at("bpb").items()) events_->scalar("heldout_bpb/" + domain, step, bpb.get<double>());
+  for (const auto& [domain, bpb] : evaluation.at("bpb").items())
+    events_->scalar("heldout_bpb/" + domain, step, bpb.get<double>());
   events_->scalar("heldout_bpb/mean", step, evaluation.at("bpb_mean").get<double>());
   line(json);
 }

@@ -19,15 +19,16 @@ class StepMetrics {
   StepMetrics(const Architecture& architecture, int64_t step);
   void add(const PackedRows& rows, const Forward& forward, double nats);
 
-  double nats = 0;                // sum of the language-model loss over the step's tokens
-  int64_t bytes = 0;              // UTF-8 bytes of the step's target tokens
+  double nats = 0;    // sum of the language-model loss over the step's tokens
+  int64_t bytes = 0;  // UTF-8 bytes of the step's target tokens
   double gradient_norm = 0, learning_rate = 0, tokens_per_s = 0;
-  double domain_loss = 0;         // level 1's cross-entropy, mean over micro-batches; 0 when not learnt
+  double domain_loss = 0;  // level 1's cross-entropy, mean over micro-batches; 0 when not learnt
 
   double bits_per_byte() const;
-  std::vector<std::vector<int64_t>> component_picks() const;    // [L][N]
-  std::vector<std::vector<double>> load_by_domain() const;      // [M text domain][owner]: share of the picks; a row sums to 1
-  std::string line(int64_t batch_tokens) const;                 // for a person
+  std::vector<std::vector<int64_t>> component_picks() const;  // [L][N]
+  std::vector<std::vector<double>> load_by_domain()
+      const;                                     // [M text domain][owner]: share of the picks; a row sums to 1
+  std::string line(int64_t batch_tokens) const;  // for a person
   Json to_json(int64_t batch_tokens) const;
 
  private:
@@ -35,7 +36,7 @@ class StepMetrics {
   std::vector<std::string> owner_names_, text_names_;
   std::vector<int> owner_of_component_;
   std::vector<std::vector<int64_t>> picks_LN_;
-  std::vector<std::vector<int64_t>> picks_by_text_and_owner_;   // one row more than M: unlabelled text
+  std::vector<std::vector<int64_t>> picks_by_text_and_owner_;  // one row more than M: unlabelled text
   int64_t num_micro_ = 0;
 };
 

@@ -5,7 +5,8 @@
 
 namespace tessera {
 
-at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, const ComponentChooser& chooser, Forward& out) const {
+at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, const ComponentChooser& chooser,
+                               Forward& out) const {
   const Parameters& p = parameters_;
   const std::string prefix = "layers." + std::to_string(layer) + ".";
   if (!has_components(architecture_, layer)) {
@@ -20,7 +21,8 @@ at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, const Compone
   weights.component_down = p[prefix + "components.down"];
   for (int c = 0; c < num_components(h); ++c) weights.bank_of.push_back(bank_of(h, c));
   at::Tensor y_SD = component_layer(x_SD, choice.ids_SK, choice.weights_SK, weights);
-  if (h.always_on_width > 0) y_SD = y_SD + project(swiglu(project(x_SD, p[prefix + "always_on.gate_up"])), p[prefix + "always_on.down"]);
+  if (h.always_on_width > 0)
+    y_SD = y_SD + project(swiglu(project(x_SD, p[prefix + "always_on.gate_up"])), p[prefix + "always_on.down"]);
   out.choices.push_back(std::move(choice));
   return y_SD.view_as(x_RTD);
 }
@@ -40,16 +42,18 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   at::Tensor x = embedded_RTD;
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
-    const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"], p[prefix + "attention.value"],
-                                   p[prefix + "attention.output"]};
-    x = x + attention(rms_norm(x, p[prefix + "attention_norm"], t.norm_eps), weights, t.num_heads, t.num_kv_heads, rope, mask);
+    const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],
+                                   p[prefix + "attention.value"], p[prefix + "attention.output"]};
+    x = x + attention(rms_norm(x, p[prefix + "attention_norm"], t.norm_eps), weights, t.num_heads, t.num_kv_heads, rope,
+                      mask);
     x = x + feed_forward(layer, rms_norm(x, p[prefix + "feed_forward_norm"], t.norm_eps), chooser, out);
   }
   out.hidden_RTD = rms_norm(x, p["final_norm"], t.norm_eps);
   return out;
 }
 
-Route route_of_row(const Architecture& a, const PackedRows& rows, const Forward& forward, int64_t row, int64_t num_tokens) {
+Route route_of_row(const Architecture& a, const PackedRows& rows, const Forward& forward, int64_t row,
+                   int64_t num_tokens) {
   Route route;
   route.num_tokens = static_cast<int>(num_tokens);
   route.num_layers = static_cast<int>(forward.choices.size());
@@ -62,7 +66,8 @@ Route route_of_row(const Architecture& a, const PackedRows& rows, const Forward&
     if (chunk.row != row || chunk.begin >= num_tokens) continue;
     route.chunk_starts_C.push_back(static_cast<int32_t>(chunk.begin));
     route.pi_CM.insert(route.pi_CM.end(), &forward.domains.pi_CM[c * m], &forward.domains.pi_CM[c * m] + m);
-    route.active_CM.insert(route.active_CM.end(), &forward.domains.active_CM[c * m], &forward.domains.active_CM[c * m] + m);
+    route.active_CM.insert(route.active_CM.end(), &forward.domains.active_CM[c * m],
+                           &forward.domains.active_CM[c * m] + m);
   }
   std::vector<at::Tensor> ids, weights;
   for (const LayerChoice& choice : forward.choices) {

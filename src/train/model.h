@@ -11,9 +11,9 @@
 namespace tessera {
 
 struct Forward {
-  at::Tensor hidden_RTD;                     // after the final norm
-  DomainPlan domains;                        // empty for a dense model
-  std::vector<LayerChoice> choices;          // one a component layer
+  at::Tensor hidden_RTD;             // after the final norm
+  DomainPlan domains;                // empty for a dense model
+  std::vector<LayerChoice> choices;  // one a component layer
 };
 
 class Model {
@@ -23,7 +23,9 @@ class Model {
 
   Forward forward(const PackedRows& rows, const RoutingOptions& options) const;
 
-  const at::Tensor& head() const { return parameters_[architecture_.trunk.tied_embeddings ? "embedding" : "head"]; }  // [V, D]
+  const at::Tensor& head() const {
+    return parameters_[architecture_.trunk.tied_embeddings ? "embedding" : "head"];
+  }  // [V, D]
   const Architecture& architecture() const { return architecture_; }
   const Parameters& parameters() const { return parameters_; }
   at::Device device() const { return parameters_["embedding"].device(); }
@@ -38,6 +40,7 @@ class Model {
 };
 
 // The route of one row (rows.num_rows = 1) in core's form, of its first `num_tokens` tokens.
-Route route_of_row(const Architecture& architecture, const PackedRows& rows, const Forward& forward, int64_t row, int64_t num_tokens);
+Route route_of_row(const Architecture& architecture, const PackedRows& rows, const Forward& forward, int64_t row,
+                   int64_t num_tokens);
 
 }  // namespace tessera

@@ -11,12 +11,16 @@
 namespace tessera {
 namespace {
 
-Model make(const Architecture& a, at::ScalarType dtype = at::kDouble) { return Model(a, Parameters(a, 3, dtype), dtype); }
+Model make(const Architecture& a, at::ScalarType dtype = at::kDouble) {
+  return Model(a, Parameters(a, 3, dtype), dtype);
+}
 
 // The whole training loss: language model, level 1, z-loss.
 at::Tensor total_loss(const Model& model, const PackedRows& rows, const RoutingOptions& options = {}) {
   const Forward out = model.forward(rows, options);
-  at::Tensor loss = linear_cross_entropy_sum(out.hidden_RTD.reshape({-1, out.hidden_RTD.size(-1)}), model.head(), rows.targets_RT.reshape({-1})) / 50.0;
+  at::Tensor loss = linear_cross_entropy_sum(out.hidden_RTD.reshape({-1, out.hidden_RTD.size(-1)}), model.head(),
+                                             rows.targets_RT.reshape({-1})) /
+                    50.0;
   if (out.domains.loss.defined()) loss = loss + out.domains.loss;
   for (const LayerChoice& choice : out.choices) {
     if (choice.z_loss.defined()) loss = loss + 0.01 * choice.z_loss;
@@ -44,7 +48,8 @@ void expect_gradients(const Architecture& a, double tolerance = 2e-5) {
       data[j] = saved - kStep;
       const double below = total_loss(model, rows).item<double>();
       data[j] = saved;
-      EXPECT_NEAR(grads[i].contiguous().data_ptr<double>()[j], (above - below) / (2 * kStep), tolerance) << names[i] << " element " << j;
+      EXPECT_NEAR(grads[i].contiguous().data_ptr<double>()[j], (above - below) / (2 * kStep), tolerance)
+          << names[i] << " element " << j;
     }
   }
 }
@@ -102,10 +107,12 @@ TEST(Model, ChangingATokenChangesNothingBeforeIt) {
       Route other_route;
       const at::Tensor after = logits_of(model, other, {}, &other_route);
       const int64_t n = static_cast<int64_t>(changed);
-      EXPECT_LT((before.narrow(0, 0, n) - after.narrow(0, 0, n)).abs().max().item<float>(), 1e-5) << kind << " " << changed;
+      EXPECT_LT((before.narrow(0, 0, n) - after.narrow(0, 0, n)).abs().max().item<float>(), 1e-5)
+          << kind << " " << changed;
       EXPECT_GT((before.narrow(0, n, 1) - after.narrow(0, n, 1)).abs().max().item<float>(), 1e-4);
       const size_t choices = changed * static_cast<size_t>(route.num_layers * route.num_active);
-      EXPECT_TRUE(std::equal(route.components_TLK.begin(), route.components_TLK.begin() + static_cast<int64_t>(choices), other_route.components_TLK.begin()));
+      EXPECT_TRUE(std::equal(route.components_TLK.begin(), route.components_TLK.begin() + static_cast<int64_t>(choices),
+                             other_route.components_TLK.begin()));
     }
   }
 }
@@ -118,7 +125,8 @@ TEST(Model, APieceIsTheSameAloneAndPacked) {
   const at::Tensor tail = packed.tokens_RT[0].narrow(0, 27, 63).to(at::kInt).contiguous();
   const std::vector<int32_t> tokens(tail.data_ptr<int32_t>(), tail.data_ptr<int32_t>() + 63);
   const std::vector<int32_t> starts(63, 0);
-  const Forward alone = model.forward(pack_rows(1, 63, tokens, starts, {}, {}, a.domain_router.chunk_tokens, at::kCPU), {});
+  const Forward alone =
+      model.forward(pack_rows(1, 63, tokens, starts, {}, {}, a.domain_router.chunk_tokens, at::kCPU), {});
   EXPECT_LT((together.hidden_RTD[0].narrow(0, 27, 63) - alone.hidden_RTD[0]).abs().max().item<double>(), 1e-9);
 }
 
@@ -139,7 +147,9 @@ TEST(Model, OneDomainWithoutBanksAndALinearGateIsTheFlatMoe) {
   for (int l = 0; l < 2; ++l) {
     const std::string prefix = "layers." + std::to_string(l) + ".";
     x = x + attention(rms_norm(x, p[prefix + "attention_norm"], 1e-5),
-                      {p[prefix + "attention.query"], p[prefix + "attention.key"], p[prefix + "attention.value"], p[prefix + "attention.output"]}, 4, 2, rope, mask);
+                      {p[prefix + "attention.query"], p[prefix + "attention.key"], p[prefix + "attention.value"],
+                       p[prefix + "attention.output"]},
+                      4, 2, rope, mask);
     const at::Tensor h = rms_norm(x, p[prefix + "feed_forward_norm"], 1e-5)[0];
     const at::Tensor scores = at::mm(h, p[prefix + "router_gate"].t());
     at::Tensor y = at::zeros_like(h);
@@ -169,7 +179,8 @@ TEST(Model, ADeniedDomainIsNeverChosenAndItsWeightsNeverRead) {
   const at::NoGradGuard no_grad;
   for (int l = 0; l < 2; ++l) {
     for (const char* stack : {"components.gate_up", "components.down"}) {
-      model.parameters()["layers." + std::to_string(l) + "." + stack].narrow(0, 6, 2).fill_(std::numeric_limits<float>::quiet_NaN());
+      model.parameters()["layers." + std::to_string(l) + "." + stack].narrow(0, 6, 2).fill_(
+          std::numeric_limits<float>::quiet_NaN());
     }
   }
   EXPECT_TRUE(at::equal(before, logits_of(model, tokens, options)));
@@ -185,20 +196,25 @@ TEST(Model, AReplayedRouteGivesTheSameLogits) {
   for (const ScoredText& text : first) routes.push_back(route_from_json(to_json(text.route), a));
   const auto second = scorer.score(texts, {}, routes);
   for (size_t i = 0; i < texts.size(); ++i) {
-    for (size_t t = 0; t < first[i].log_probs.size(); ++t) EXPECT_NEAR(first[i].log_probs[t], second[i].log_probs[t], 1e-5);
+    for (size_t t = 0; t < first[i].log_probs.size(); ++t)
+      EXPECT_NEAR(first[i].log_probs[t], second[i].log_probs[t], 1e-5);
   }
 }
 
 TEST(Losses, ChunkedCrossEntropyEqualsThePlainOne) {
   at::manual_seed(1);
-  at::Tensor hidden = at::randn({1030, 8}, at::kDouble).requires_grad_(true), head = at::randn({17, 8}, at::kDouble).requires_grad_(true);
+  at::Tensor hidden = at::randn({1030, 8}, at::kDouble).requires_grad_(true),
+             head = at::randn({17, 8}, at::kDouble).requires_grad_(true);
   at::Tensor targets = at::randint(0, 17, {1030});
   targets.narrow(0, 500, 40).fill_(-1);
   const at::Tensor ours = linear_cross_entropy_sum(hidden, head, targets);
   const at::Tensor plain = at::cross_entropy_loss(at::mm(hidden, head.t()), targets, {}, at::Reduction::Sum, -1);
   EXPECT_NEAR(ours.item<double>(), plain.item<double>(), 1e-8);
-  const auto our_grads = torch::autograd::grad({ours * 0.3}, {hidden, head}), plain_grads = torch::autograd::grad({plain * 0.3}, {hidden, head});
-  for (int i = 0; i < 2; ++i) EXPECT_LT((our_grads[static_cast<size_t>(i)] - plain_grads[static_cast<size_t>(i)]).abs().max().item<double>(), 1e-9);
+  const auto our_grads = torch::autograd::grad({ours * 0.3}, {hidden, head}),
+             plain_grads = torch::autograd::grad({plain * 0.3}, {hidden, head});
+  for (int i = 0; i < 2; ++i)
+    EXPECT_LT((our_grads[static_cast<size_t>(i)] - plain_grads[static_cast<size_t>(i)]).abs().max().item<double>(),
+              1e-9);
   EXPECT_NEAR(target_log_probs(hidden, head, targets).sum().item<double>(), -plain.item<double>(), 1e-3);
 }
 

@@ -10,8 +10,10 @@ namespace tessera {
 double learning_rate(const OptimizerConfig& c, int64_t step, int64_t num_steps) {
   if (step < c.warmup_steps) return c.lr * static_cast<double>(step + 1) / static_cast<double>(c.warmup_steps);
   const double lowest = c.lr * c.min_lr_share;
-  const double decay_steps = c.schedule == "wsd" ? c.decay_share * static_cast<double>(num_steps) : static_cast<double>(num_steps - c.warmup_steps);
-  const double left = static_cast<double>(num_steps - step) / std::max(1.0, decay_steps);  // 1 at the start of the decay, 0 at its end
+  const double decay_steps = c.schedule == "wsd" ? c.decay_share * static_cast<double>(num_steps)
+                                                 : static_cast<double>(num_steps - c.warmup_steps);
+  const double left =
+      static_cast<double>(num_steps - step) / std::max(1.0, decay_steps);  // 1 at the start of the decay, 0 at its end
   if (left >= 1) return c.lr;
   const double share = c.schedule == "wsd" ? left : 0.5 * (1 + std::cos(std::numbers::pi * (1 - left)));
   return lowest + (c.lr - lowest) * share;
@@ -53,8 +55,8 @@ void AdamW::step(double lr) {
     std::vector<at::Tensor> grads;
     for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
     for (at::Tensor& steps : group.steps) steps.fill_(static_cast<double>(num_steps_));
-    at::_fused_adamw_(group.parameters, grads, group.m, group.v, {}, group.steps, lr, config_.beta1, config_.beta2, group.weight_decay,
-                      config_.eps, /*amsgrad=*/false, /*maximize=*/false);
+    at::_fused_adamw_(group.parameters, grads, group.m, group.v, {}, group.steps, lr, config_.beta1, config_.beta2,
+                      group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false);
     for (at::Tensor& parameter : group.parameters) parameter.mutable_grad() = at::Tensor();
   }
 }
@@ -76,7 +78,8 @@ void AdamW::load_state(const SafetensorsFile& file, int64_t num_steps) {
       for (auto [suffix, tensor] : {std::pair{".m", &group.m[i]}, std::pair{".v", &group.v[i]}}) {
         const TensorInfo& info = file.at(group.names[i] + suffix);
         const at::Tensor value = tensor_from_file(file, info);
-        if (value.sizes() != tensor->sizes()) throw Error(ErrorCode::kData, file.path().string() + ": tensor '" + info.name + "' has another shape");
+        if (value.sizes() != tensor->sizes())
+          throw Error(ErrorCode::kData, file.path().string() + ": tensor '" + info.name + "' has another shape");
         tensor->copy_(value);
       }
     }

@@ -28,7 +28,7 @@ class AdamW {
   void load_state(const SafetensorsFile& file, int64_t num_steps);
 
  private:
-  struct Group {                        // with the same weight decay
+  struct Group {  // with the same weight decay
     double weight_decay;
     std::vector<std::string> names;
     std::vector<at::Tensor> parameters, m, v, steps;

@@ -12,8 +12,9 @@ at::Tensor to_tensor(const std::vector<int32_t>& values, at::IntArrayRef shape, 
 
 }  // namespace
 
-PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int32_t>& tokens_RT, const std::vector<int32_t>& starts_RT,
-                     const std::vector<int32_t>& targets_RT, std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device) {
+PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int32_t>& tokens_RT,
+                     const std::vector<int32_t>& starts_RT, const std::vector<int32_t>& targets_RT,
+                     std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device) {
   const size_t size = static_cast<size_t>(num_rows * num_tokens);
   TESSERA_CHECK(tokens_RT.size() == size && starts_RT.size() == size, "rows of unequal length");
   PackedRows rows;
@@ -31,7 +32,8 @@ PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int
       const int64_t start = starts_RT[static_cast<size_t>(r * num_tokens + t)];
       const bool first = t == start;
       const bool begins = first || t == 0 ||
-                          chunk_of(static_cast<int>(t - start), chunk_tokens) != chunk_of(static_cast<int>(t - 1 - start), chunk_tokens);
+                          chunk_of(static_cast<int>(t - start), chunk_tokens) !=
+                              chunk_of(static_cast<int>(t - 1 - start), chunk_tokens);
       if (begins) rows.chunks.push_back({r, t, t, start, first});
       rows.chunks.back().end = t + 1;
       ids[static_cast<size_t>(r * num_tokens + t)] = static_cast<int32_t>(rows.chunks.size()) - 1;

@@ -10,25 +10,26 @@ namespace tessera {
 // R rows of T tokens; a piece is a run of tokens that begins with the start token. Nothing crosses a piece.
 struct PackedRows {
   int64_t num_rows = 0, num_tokens = 0;
-  at::Tensor tokens_RT;        // int64
-  at::Tensor starts_RT;        // int64: index in the row where the token's piece begins
-  at::Tensor positions_RT;     // int64: t - start
-  at::Tensor targets_RT;       // int64: next token, -1 where none counts; may be undefined
+  at::Tensor tokens_RT;            // int64
+  at::Tensor starts_RT;            // int64: index in the row where the token's piece begins
+  at::Tensor positions_RT;         // int64: t - start
+  at::Tensor targets_RT;           // int64: next token, -1 where none counts; may be undefined
   std::vector<int32_t> labels_RT;  // routed domain of each token, -1 unknown; may be empty (all unknown)
 
   // Chunks in order of (row, begin). A chunk never crosses a piece.
   struct Chunk {
-    int64_t row, begin, end;   // tokens [begin, end) of the row
-    int64_t piece_start;       // begin of its piece
-    bool first;                // of its piece: no decision came before it
+    int64_t row, begin, end;  // tokens [begin, end) of the row
+    int64_t piece_start;      // begin of its piece
+    bool first;               // of its piece: no decision came before it
   };
   std::vector<Chunk> chunks;
-  at::Tensor chunk_id_S;       // int64 [R * T]: index into chunks
-  at::Tensor chunk_ends_RT;    // int64: end of the token's chunk in its row
+  at::Tensor chunk_id_S;     // int64 [R * T]: index into chunks
+  at::Tensor chunk_ends_RT;  // int64: end of the token's chunk in its row
 };
 
 // Vectors are row-major [R * T]; labels and targets may be empty.
-PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int32_t>& tokens_RT, const std::vector<int32_t>& starts_RT,
-                     const std::vector<int32_t>& targets_RT, std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device);
+PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int32_t>& tokens_RT,
+                     const std::vector<int32_t>& starts_RT, const std::vector<int32_t>& targets_RT,
+                     std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device);
 
 }  // namespace tessera

@@ -10,7 +10,8 @@ namespace {
 
 const std::map<std::string, at::ScalarType>& dtypes() {
   static const std::map<std::string, at::ScalarType> table = {
-      {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"I64", at::kLong}, {"I32", at::kInt}, {"U8", at::kByte}};
+      {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16},
+      {"I64", at::kLong},   {"I32", at::kInt},   {"U8", at::kByte}};
   return table;
 }
 
@@ -50,7 +51,8 @@ std::string dtype_name(at::ScalarType dtype) {
 at::Tensor tensor_from_file(const SafetensorsFile& file, const TensorInfo& info) {
   const auto type = dtypes().find(info.dtype);
   if (type == dtypes().end()) {
-    throw Error(ErrorCode::kData, file.path().string() + ": tensor '" + info.name + "': dtype " + info.dtype + " can't be trained on");
+    throw Error(ErrorCode::kData,
+                file.path().string() + ": tensor '" + info.name + "': dtype " + info.dtype + " can't be trained on");
   }
   at::Tensor tensor = at::empty(info.shape, type->second);
   const std::span<const std::byte> bytes = file.bytes(info);
@@ -59,18 +61,21 @@ at::Tensor tensor_from_file(const SafetensorsFile& file, const TensorInfo& info)
   return tensor;
 }
 
-Parameters::Parameters(const Architecture& a, uint64_t seed, at::ScalarType dtype, at::Device device) : specs_(parameter_specs(a)) {
+Parameters::Parameters(const Architecture& a, uint64_t seed, at::ScalarType dtype, at::Device device)
+    : specs_(parameter_specs(a)) {
   for (const ParameterSpec& spec : specs_) {
     tensors_[spec.name] = initial_value(spec, a, seed).to(device, dtype).set_requires_grad(!spec.buffer);
   }
 }
 
-Parameters::Parameters(const ModelFolder& model, at::ScalarType dtype, at::Device device) : specs_(parameter_specs(model.architecture)) {
+Parameters::Parameters(const ModelFolder& model, at::ScalarType dtype, at::Device device)
+    : specs_(parameter_specs(model.architecture)) {
   for (const ParameterSpec& spec : specs_) tensors_[spec.name] = at::empty(spec.shape, at::kFloat);
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const at::Tensor value = tensor_from_file(*model.weights, model.weights->at(spec.name)).to(at::kFloat);
     if (!at::isfinite(value).all().item<bool>()) {
-      throw Error(ErrorCode::kData, model.weights->path().string() + ": tensor '" + spec.name + "' has values that are not finite");
+      throw Error(ErrorCode::kData,
+                  model.weights->path().string() + ": tensor '" + spec.name + "' has values that are not finite");
     }
     at::Tensor target = tensors_.at(spec.parameter);
     if (spec.slice >= 0) target = target.select(0, spec.slice).narrow(0, spec.row, spec.shape[0]);
@@ -101,7 +106,8 @@ int64_t Parameters::num_learnt() const {
   return n;
 }
 
-void Parameters::save(const std::filesystem::path& file, const Architecture& architecture, const std::string& config_hash, bool bf16) const {
+void Parameters::save(const std::filesystem::path& file, const Architecture& architecture,
+                      const std::string& config_hash, bool bf16) const {
   std::map<std::string, at::Tensor> on_cpu;
   for (const ParameterSpec& spec : specs_) {
     // The selection bias decides near ties, so it keeps its precision.
@@ -114,7 +120,8 @@ void Parameters::save(const std::filesystem::path& file, const Architecture& arc
     at::Tensor value = on_cpu.at(spec.parameter);
     if (spec.slice >= 0) value = value.select(0, spec.slice).narrow(0, spec.row, spec.shape[0]);
     slices.push_back(value.contiguous());
-    tensors.push_back({spec.name, dtype_name(value.scalar_type()), spec.shape, tensor_bytes(slices.back()), spec.page_start});
+    tensors.push_back(
+        {spec.name, dtype_name(value.scalar_type()), spec.shape, tensor_bytes(slices.back()), spec.page_start});
   }
   write_safetensors(file, tensors, {{"format", "pt"}, {kConfigHashKey, config_hash}});
 }

@@ -15,11 +15,13 @@ class Parameters {
  public:
   // Fresh weights: normal, standard deviation 0.64 / sqrt(fan-in), residual outputs divided by sqrt(2 L), norms 1,
   // buffers 0. Each tensor's values depend on (seed, its name) alone.
-  Parameters(const Architecture& architecture, uint64_t seed, at::ScalarType dtype = at::kFloat, at::Device device = at::kCPU);
-  // From a model file (F32, BF16, F16 or F64 tensors). Throws Error{kData}, also for non-finite values, naming the tensor.
+  Parameters(const Architecture& architecture, uint64_t seed, at::ScalarType dtype = at::kFloat,
+             at::Device device = at::kCPU);
+  // From a model file (F32, BF16, F16 or F64 tensors). Throws Error{kData}, also for non-finite values, naming the
+  // tensor.
   Parameters(const ModelFolder& model, at::ScalarType dtype = at::kFloat, at::Device device = at::kCPU);
 
-  const at::Tensor& operator[](const std::string& name) const;   // BugError when there is none
+  const at::Tensor& operator[](const std::string& name) const;  // BugError when there is none
   bool has(const std::string& name) const { return tensors_.contains(name); }
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   // Learnt ones in order of specs(); buffers left out.
@@ -27,7 +29,8 @@ class Parameters {
   int64_t num_learnt() const;
 
   // Writes model.safetensors (F32, or BF16 when asked) with the configuration's hash.
-  void save(const std::filesystem::path& file, const Architecture& architecture, const std::string& config_hash, bool bf16 = false) const;
+  void save(const std::filesystem::path& file, const Architecture& architecture, const std::string& config_hash,
+            bool bf16 = false) const;
 
  private:
   std::vector<ParameterSpec> specs_;

@@ -22,10 +22,12 @@ class ModelScorer : public Scorer {
 };
 
 // Logits [T, V] (f32, CPU) of one text, and its route when asked for.
-at::Tensor logits_of(const Model& model, const std::vector<int32_t>& tokens, const RoutingOptions& options = {}, Route* route = nullptr);
+at::Tensor logits_of(const Model& model, const std::vector<int32_t>& tokens, const RoutingOptions& options = {},
+                     Route* route = nullptr);
 
 // "cpu" or "cuda"; throws Error{kConfig} when there is no such device here.
 at::Device device_named(const std::string& name);
-Model load_model(const std::filesystem::path& model_or_run, const std::string& device = "cpu", at::ScalarType dtype = at::kFloat);
+Model load_model(const std::filesystem::path& model_or_run, const std::string& device = "cpu",
+                 at::ScalarType dtype = at::kFloat);
 
 }  // namespace tessera

@@ -24,14 +24,16 @@ inline Architecture tiny_architecture() {
 }
 
 // Rows whose pieces begin at the given places; token 0 is the start token.
-inline PackedRows random_rows(const Architecture& a, int64_t num_rows, int64_t num_tokens, const std::vector<int64_t>& piece_starts, uint64_t seed) {
+inline PackedRows random_rows(const Architecture& a, int64_t num_rows, int64_t num_tokens,
+                              const std::vector<int64_t>& piece_starts, uint64_t seed) {
   Rng rng(seed);
   std::vector<int32_t> tokens, starts, targets, labels;
   for (int64_t r = 0; r < num_rows; ++r) {
     int64_t start = 0;
     for (int64_t t = 0; t < num_tokens; ++t) {
       for (int64_t s : piece_starts) start = s == t ? t : start;
-      tokens.push_back(start == t ? 0 : 1 + static_cast<int32_t>(rng.below(static_cast<uint64_t>(a.trunk.vocab_size) - 1)));
+      tokens.push_back(start == t ? 0
+                                  : 1 + static_cast<int32_t>(rng.below(static_cast<uint64_t>(a.trunk.vocab_size) - 1)));
       starts.push_back(static_cast<int32_t>(start));
       targets.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(a.trunk.vocab_size))));
       labels.push_back(static_cast<int32_t>((t / 20 + r) % 2));

@@ -1,4 +1,5 @@
-// What train/ uses of LibTorch, as one precompiled header (torch/torch.h would bring the nn modules and take 28 s a file).
+// What train/ uses of LibTorch, as one precompiled header (torch/torch.h would bring the nn modules and take 28 s a
+// file).
 #pragma once
 #include <ATen/ATen.h>
 #include <ATen/Context.h>

@@ -84,7 +84,7 @@ class Run {
   Loader loader_;
   Model model_;
   AdamW optimizer_;
-  std::vector<int> label_of_data_domain_;   // data set's domain -> routed domain of the model, -1: none
+  std::vector<int> label_of_data_domain_;  // data set's domain -> routed domain of the model, -1: none
   std::vector<Document> heldout_;
   int64_t steps_ = 0, tokens_ = 0;
   double seconds_ = 0, last_mark_s_ = 0;
@@ -96,8 +96,10 @@ Config resolve(Config config, const ShardSet& shards) {
   Trunk& trunk = config.model.trunk;
   if (trunk.vocab_size == 0) trunk.vocab_size = shards.vocab_size();
   if (trunk.vocab_size < shards.vocab_size()) {
-    throw Error(ErrorCode::kConfig, fmt::format("config key 'model.trunk.vocab_size': {} is less than the {} of the data's tokenizer", trunk.vocab_size,
-                                                shards.vocab_size()), "0 takes it from the data");
+    throw Error(ErrorCode::kConfig,
+                fmt::format("config key 'model.trunk.vocab_size': {} is less than the {} of the data's tokenizer",
+                            trunk.vocab_size, shards.vocab_size()),
+                "0 takes it from the data");
   }
   if (config.train.num_threads == 0) config.train.num_threads = num_cpus();
   return config;
@@ -106,23 +108,31 @@ Config resolve(Config config, const ShardSet& shards) {
 Model make_model(const Config& config, const TrainOptions& options) {
   const at::Device device = device_named(config.train.device);
   const at::ScalarType compute = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  if (!options.init) return Model(config.model, Parameters(config.model, config.train.seed, at::kFloat, device), compute);
+  if (!options.init)
+    return Model(config.model, Parameters(config.model, config.train.seed, at::kFloat, device), compute);
   const ModelFolder from = open_model(*options.init);
   for (const TensorSpec& spec : tensor_specs(config.model)) {
     const TensorInfo* tensor = from.weights->find(spec.name);
     if (!tensor || tensor->shape != spec.shape) {
-      throw Error(ErrorCode::kConfig, fmt::format("--init {}: tensor '{}' of the config {}", options.init->string(), spec.name,
-                                                  tensor ? "has another shape there" : "is not there"), "its architecture must be the config's (see its config.json)");
+      throw Error(ErrorCode::kConfig,
+                  fmt::format("--init {}: tensor '{}' of the config {}", options.init->string(), spec.name,
+                              tensor ? "has another shape there" : "is not there"),
+                  "its architecture must be the config's (see its config.json)");
     }
   }
   return Model(config.model, Parameters(from, at::kFloat, device), compute);
 }
 
 Run::Run(Config config, const TrainOptions& options)
-    : config_(std::move(config)), folder_(options.runs / config_.name), device_(device_named(config_.train.device)), shards_(config_.data.path),
+    : config_(std::move(config)),
+      folder_(options.runs / config_.name),
+      device_(device_named(config_.train.device)),
+      shards_(config_.data.path),
       tokenizer_(Tokenizer::from_file(fs::path(config_.data.path) / "tokenizer.json")),
-      loader_(shards_, {config_.model.trunk.context_length, config_.data.mix, config_.data.splice_share, config_.train.seed}),
-      model_(make_model(config_, options)), optimizer_(model_.parameters(), config_.train.optimizer),
+      loader_(shards_,
+              {config_.model.trunk.context_length, config_.data.mix, config_.data.splice_share, config_.train.seed}),
+      model_(make_model(config_, options)),
+      optimizer_(model_.parameters(), config_.train.optimizer),
       heldout_(heldout_sample(config_.data.path, config_.train.eval_bytes)) {
   const Hierarchy& h = config_.model.hierarchy;
   std::vector<std::string> names;
@@ -131,7 +141,8 @@ Run::Run(Config config, const TrainOptions& options)
     const auto it = std::find(names.begin(), names.end(), name);
     label_of_data_domain_.push_back(it == names.end() ? -1 : static_cast<int>(it - names.begin()));
     if (it == names.end() && names.size() > 1) {
-      throw Error(ErrorCode::kConfig, "the data has documents of the domain \"" + name + "\", which is none of model.hierarchy.domains",
+      throw Error(ErrorCode::kConfig,
+                  "the data has documents of the domain \"" + name + "\", which is none of model.hierarchy.domains",
                   fmt::format("the config names {}", fmt::join(names, ", ")));
     }
   }
@@ -143,7 +154,8 @@ Run::Run(Config config, const TrainOptions& options)
       log_info("no complete checkpoint under {}: starting from the beginning", folder_.string());
     }
   } else if (checkpoint) {
-    throw Error(ErrorCode::kUsage, "there is a run at " + folder_.string() + " already", "go on with --resume, choose another --name=..., or remove the folder");
+    throw Error(ErrorCode::kUsage, "there is a run at " + folder_.string() + " already",
+                "go on with --resume, choose another --name=..., or remove the folder");
   }
   fs::create_directories(folder_ / "checkpoints");
   write_json_file(folder_ / "config.json", to_json(config_));
@@ -154,20 +166,25 @@ void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
   Json mine = to_json(config_), theirs = state.at("config");
   // What may differ when a run goes on: how often things are printed, kept and saved, and on how many threads.
-  for (const char* key : {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
+  for (const char* key :
+       {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
     mine["train"].erase(key);
     theirs["train"].erase(key);
   }
   if (mine != theirs) {
     const Json difference = Json::diff(theirs, mine);
-    throw Error(ErrorCode::kConfig, "--resume: the config is not the one of " + checkpoint.path.string() + ": " + difference.dump().substr(0, 300),
-                "give the same values, or start a new run from its weights with --init");
+    throw Error(
+        ErrorCode::kConfig,
+        "--resume: the config is not the one of " + checkpoint.path.string() + ": " + difference.dump().substr(0, 300),
+        "give the same values, or start a new run from its weights with --init");
   }
   if (state.at("data_hash") != shards_.hash()) {
-    throw Error(ErrorCode::kData, "--resume: the data at " + config_.data.path + " is not what " + checkpoint.path.string() + " was trained on");
+    throw Error(ErrorCode::kData, "--resume: the data at " + config_.data.path + " is not what " +
+                                      checkpoint.path.string() + " was trained on");
   }
   const ModelFolder folder = open_model(checkpoint.path / "model");
-  model_ = Model(config_.model, Parameters(folder, at::kFloat, device_), config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+  model_ = Model(config_.model, Parameters(folder, at::kFloat, device_),
+                 config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
   steps_ = state.at("step").get<int64_t>();
   tokens_ = state.at("tokens").get<int64_t>();
   seconds_ = state.at("seconds").get<double>();
@@ -181,7 +198,8 @@ void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_
   const LossConfig& weights = config_.train.loss;
   RoutingOptions options;
   options.domain_dropout = weights.domain_dropout;
-  options.dropout_seed = mix64(config_.train.seed ^ mix64(static_cast<uint64_t>(steps_) * 4096 + static_cast<uint64_t>(micro)));
+  options.dropout_seed =
+      mix64(config_.train.seed ^ mix64(static_cast<uint64_t>(steps_) * 4096 + static_cast<uint64_t>(micro)));
   const Forward forward = model_.forward(rows, options);
   const at::Tensor hidden_SD = forward.hidden_RTD.reshape({-1, forward.hidden_RTD.size(-1)});
   const at::Tensor nats = linear_cross_entropy_sum(hidden_SD, model_.head(), rows.targets_RT.reshape({-1}));
@@ -200,23 +218,29 @@ StepMetrics Run::step() {
   const Batch batch = loader_.next(static_cast<int>(num_rows));
   StepMetrics metrics(config_.model, steps_);
   const int64_t num_targets = num_rows * length;
-  for (int32_t token : batch.targets_RT) metrics.bytes += token == shards_.bos() ? 0 : static_cast<int64_t>(tokenizer_.token_bytes(token).size());
+  for (int32_t token : batch.targets_RT)
+    metrics.bytes += token == shards_.bos() ? 0 : static_cast<int64_t>(tokenizer_.token_bytes(token).size());
   for (int64_t begin = 0; begin < num_rows; begin += micro_rows) {
     auto slice = [&](const std::vector<int32_t>& all) {
       return std::vector<int32_t>(all.begin() + begin * length, all.begin() + (begin + micro_rows) * length);
     };
     std::vector<int32_t> labels = slice(batch.domains_RT);
     for (int32_t& label : labels) label = label < 0 ? -1 : label_of_data_domain_[static_cast<size_t>(label)];
-    const PackedRows rows = pack_rows(micro_rows, length, slice(batch.inputs_RT), slice(batch.starts_RT), slice(batch.targets_RT), std::move(labels),
-                                      model_.chunk_tokens(), device_);
-    accumulate(rows, begin / micro_rows, static_cast<double>(micro_rows) / static_cast<double>(num_rows), num_targets, metrics);
+    const PackedRows rows = pack_rows(micro_rows, length, slice(batch.inputs_RT), slice(batch.starts_RT),
+                                      slice(batch.targets_RT), std::move(labels), model_.chunk_tokens(), device_);
+    accumulate(rows, begin / micro_rows, static_cast<double>(micro_rows) / static_cast<double>(num_rows), num_targets,
+               metrics);
   }
   metrics.gradient_norm = optimizer_.clip_gradients();
   if (!std::isfinite(metrics.nats) || !std::isfinite(metrics.gradient_norm)) {
     // All of it is thrown away: the weights, the optimizer and the checkpoint are as they were before this batch.
-    throw Error(ErrorCode::kDiverged, fmt::format("step {}: the loss ({}) or the gradient's norm ({}) is not finite; stopped before the update. The batch: {} documents, loader state {}",
-                                                  steps_ + 1, metrics.nats / static_cast<double>(num_targets), metrics.gradient_norm, batch.num_documents, loader_.state().dump()),
-                "go on from the last checkpoint with --resume and a lower --train.optimizer.lr (a new run with --init), or look at the batch's documents");
+    throw Error(ErrorCode::kDiverged,
+                fmt::format("step {}: the loss ({}) or the gradient's norm ({}) is not finite; stopped before the "
+                            "update. The batch: {} documents, loader state {}",
+                            steps_ + 1, metrics.nats / static_cast<double>(num_targets), metrics.gradient_norm,
+                            batch.num_documents, loader_.state().dump()),
+                "go on from the last checkpoint with --resume and a lower --train.optimizer.lr (a new run with "
+                "--init), or look at the batch's documents");
   }
   metrics.learning_rate = learning_rate(config_.train.optimizer, steps_, config_.train.steps);
   optimizer_.step(metrics.learning_rate);
@@ -232,16 +256,21 @@ void Run::update_selection_bias(const StepMetrics& metrics) {
   const Architecture& a = config_.model;
   const std::vector<std::vector<int64_t>> counts_LN = metrics.component_picks();
   for (size_t l = 0; l < counts_LN.size(); ++l) {
-    const at::Tensor& bias = model_.parameters()["layers." + std::to_string(static_cast<int>(l) + a.trunk.num_dense_layers) + ".selection_bias"];
+    const at::Tensor& bias =
+        model_.parameters()["layers." + std::to_string(static_cast<int>(l) + a.trunk.num_dense_layers) +
+                            ".selection_bias"];
     at::Tensor change = at::zeros({bias.size(0)}, at::kFloat);
     int64_t begin = 0;
     for (const Domain& domain : a.hierarchy.domains) {
       double total = 0;
-      for (int64_t c = begin; c < begin + domain.num_components; ++c) total += static_cast<double>(counts_LN[l][static_cast<size_t>(c)]);
+      for (int64_t c = begin; c < begin + domain.num_components; ++c)
+        total += static_cast<double>(counts_LN[l][static_cast<size_t>(c)]);
       const double mean = total / domain.num_components;
       for (int64_t c = begin; c < begin + domain.num_components; ++c) {
         const double excess = static_cast<double>(counts_LN[l][static_cast<size_t>(c)]) - mean;
-        change.data_ptr<float>()[c] = static_cast<float>(config_.train.loss.balance_rate * (excess > 0 ? -1 : excess < 0 ? 1 : 0));
+        change.data_ptr<float>()[c] = static_cast<float>(config_.train.loss.balance_rate * (excess > 0   ? -1
+                                                                                            : excess < 0 ? 1
+                                                                                                         : 0));
       }
       begin += domain.num_components;
     }
@@ -259,13 +288,19 @@ void Run::evaluate_now() {
   const Evaluation evaluation = tessera::evaluate(scorer, tokenizer_, heldout_, options);
   log_->evaluation(steps_, tokens_, to_json(evaluation));
   std::string by_domain;
-  for (size_t d = 0; d < evaluation.domains.size(); ++d) by_domain += fmt::format("  {} {:.3f}", evaluation.domains[d].name, evaluation.bpb(static_cast<int>(d)));
+  for (size_t d = 0; d < evaluation.domains.size(); ++d)
+    by_domain += fmt::format("  {} {:.3f}", evaluation.domains[d].name, evaluation.bpb(static_cast<int>(d)));
   log_info("held-out bits per byte at step {}: mean {:.3f}{}", steps_, evaluation.bpb_mean(), by_domain);
 }
 
 void Run::save() {
-  const Json state = {{"format", "tessera-checkpoint-1"}, {"step", steps_}, {"tokens", tokens_}, {"seconds", seconds_ + now_s() - last_mark_s_},
-                      {"loader", loader_.state()}, {"rng", {{"seed", config_.train.seed}, {"step", steps_}}}, {"data_hash", shards_.hash()},
+  const Json state = {{"format", "tessera-checkpoint-1"},
+                      {"step", steps_},
+                      {"tokens", tokens_},
+                      {"seconds", seconds_ + now_s() - last_mark_s_},
+                      {"loader", loader_.state()},
+                      {"rng", {{"seed", config_.train.seed}, {"step", steps_}}},
+                      {"data_hash", shards_.hash()},
                       {"config", to_json(config_)}};
   const Json about = {{"run", config_.name}, {"step", steps_}, {"tokens", tokens_}, {"data_hash", shards_.hash()}};
   save_checkpoint(folder_, steps_, model_, optimizer_, state, about, tokenizer_.json(), config_.train.keep_checkpoints);
@@ -299,7 +334,8 @@ TrainResult Run::train() {
   if (saved_at != steps_) save();
   TrainResult result{folder_, steps_, tokens_, seconds_ + now_s() - last_mark_s_, steps_ >= t.steps};
   if (result.finished) {
-    progress_.finish(fmt::format("{} tokens, {:.0f} tokens/s", human_count(static_cast<double>(tokens_)), static_cast<double>(tokens_) / result.seconds));
+    progress_.finish(fmt::format("{} tokens, {:.0f} tokens/s", human_count(static_cast<double>(tokens_)),
+                                 static_cast<double>(tokens_) / result.seconds));
   } else {
     log_info("stopped after step {}; saved. Go on with the same command and --resume", steps_);
   }

@@ -10,16 +10,16 @@
 namespace tessera {
 
 struct TrainOptions {
-  std::filesystem::path runs = "runs";                // the run's folder is runs/NAME
-  bool resume = false;                                // go on from the newest complete checkpoint
-  std::optional<std::filesystem::path> init;          // start from this model's weights
+  std::filesystem::path runs = "runs";        // the run's folder is runs/NAME
+  bool resume = false;                        // go on from the newest complete checkpoint
+  std::optional<std::filesystem::path> init;  // start from this model's weights
 };
 
 struct TrainResult {
   std::filesystem::path run;
-  int64_t steps = 0, tokens = 0;                      // in all, over every resumption
-  double seconds = 0;                                 // of training, over every resumption
-  bool finished = false;                              // false: stopped by Ctrl-C, after a checkpoint
+  int64_t steps = 0, tokens = 0;  // in all, over every resumption
+  double seconds = 0;             // of training, over every resumption
+  bool finished = false;          // false: stopped by Ctrl-C, after a checkpoint
 };
 
 // Throws Error for the user's faults (before anything is written where it can be known) and Error{kDiverged} for a

@@ -25,11 +25,13 @@ constexpr double kGoldenFirst = 8.5017, kGoldenLast = 7.2796;
 // Two domains of deterministic "sentences" with a real tokenizer.
 void write_data(const fs::path& folder) {
   const Tokenizer tokenizer = Tokenizer::from_file(fs::path(TESSERA_SOURCE_DIR) / "data/tokenizers/tessera-4096.json");
-  ShardWriter writer(folder, {"code", "mathematics"}, {"a", "b"}, tokenizer.vocab_size(), tokenizer.bos(), hash_hex(tokenizer.json()));
+  ShardWriter writer(folder, {"code", "mathematics"}, {"a", "b"}, tokenizer.vocab_size(), tokenizer.bos(),
+                     hash_hex(tokenizer.json()));
   FileWriter heldout(folder / "heldout.jsonl.zst");
   Rng rng(11);
-  const char* words[2][6] = {{"return ", "if (x) ", "int y = 3; ", "for i in range(9): ", "print(x)\n", "def f(a): "},
-                             {"Let x be even. ", "Then 2 divides x. ", "Proof: ", "x = 2k ", "and so x^2 = 4k^2. ", "QED\n"}};
+  const char* words[2][6] = {
+      {"return ", "if (x) ", "int y = 3; ", "for i in range(9): ", "print(x)\n", "def f(a): "},
+      {"Let x be even. ", "Then 2 divides x. ", "Proof: ", "x = 2k ", "and so x^2 = 4k^2. ", "QED\n"}};
   for (int i = 0; i < 60; ++i) {
     std::string text;
     for (uint64_t n = 20 + rng.below(60); n > 0; --n) text += words[i % 2][rng.below(6)];
@@ -70,7 +72,9 @@ class Trainer : public testing::Test {
     return c;
   }
   TrainOptions options() const { return {runs_.path(), false, std::nullopt}; }
-  std::string newest_weights(const TrainResult& result) const { return read_file(resolve_model(result.run) / "model.safetensors"); }
+  std::string newest_weights(const TrainResult& result) const {
+    return read_file(resolve_model(result.run) / "model.safetensors");
+  }
   std::vector<Json> metrics(const TrainResult& result) const {
     std::vector<Json> lines;
     read_lines(result.run / "metrics.jsonl", [&](std::string_view text, int64_t) {
@@ -107,7 +111,8 @@ TEST_F(Trainer, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   resume.resume = true;
   const TrainResult second = train(half, resume);
   EXPECT_EQ(second.steps, 20);
-  EXPECT_EQ(read_file(resolve_model(whole.run) / "model.safetensors").substr(4096), newest_weights(second).substr(4096));
+  EXPECT_EQ(read_file(resolve_model(whole.run) / "model.safetensors").substr(4096),
+            newest_weights(second).substr(4096));
   const std::vector<Json> a = metrics(whole), b = metrics(second);
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) {
@@ -124,7 +129,9 @@ TEST_F(Trainer, ABrokenCheckpointIsSkippedAndTheOneBeforeTaken) {
   const auto found = newest_checkpoint(result.run);
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(found->path.filename(), "step-00000010");
-  std::fstream(list_checkpoints(result.run).front() / "model" / "model.safetensors", std::ios::in | std::ios::out).seekp(9000).put('x');
+  std::fstream(list_checkpoints(result.run).front() / "model" / "model.safetensors", std::ios::in | std::ios::out)
+      .seekp(9000)
+      .put('x');
   EXPECT_FALSE(newest_checkpoint(result.run).has_value());
 }
 

@@ -42,30 +42,49 @@ def find_archive(cache: Path, registry: str, package: str) -> Path | None:
     return found[-1] if found else None
 
 
-def fetch_archive(cache: Path, registry: str, package: str) -> tuple[Path, bool]:
-    """Return (archive, downloaded now?). Downloads into a temporary folder, then renames: never a half-written archive."""
+def fetch_archives(cache: Path, registry: str, packages: list[str]) -> list[tuple[str, Path, bool]]:
+    """(package, archive, downloaded now?) of each package; Debian ones that are missing come by one call of apt-get."""
+    missing = [p for p in packages if find_archive(cache, registry, p) is None]
+    if registry == "debian" and len(missing) > 1:
+        (cache / registry).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache / registry) as temp:
+            _run_client(registry, missing, Path(temp))  # where it fails, the calls one by one below find out why
+            for archive in Path(temp).glob("*.deb"):
+                package = archive.name.partition("_")[0]
+                if package in missing:
+                    _keep(archive, package_dir(cache, registry, package))
+    return [(p, _fetch_one(cache, registry, p), p in missing) for p in packages]
+
+
+def _fetch_one(cache: Path, registry: str, package: str) -> Path:
+    """The cached archive, or a download into a temporary folder that is then renamed: never a half-written archive."""
     cached = find_archive(cache, registry, package)
     if cached is not None:
-        return cached, False
-    folder = package_dir(cache, registry, package)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temp:
-        command = [*_CLIENT[registry], package]
-        try:
-            done = subprocess.run(command, cwd=temp, capture_output=True, text=True, timeout=900)
-        except FileNotFoundError:
-            raise UserError(f"package {package!r}: the client {command[0]!r} is not installed", _HINT[registry]) from None
-        except subprocess.TimeoutExpired:
-            raise UserError(f"package {package!r}: {command[0]} did not finish in 15 minutes", _HINT[registry]) from None
+        return cached
+    (cache / registry).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache / registry) as temp:
+        done = _run_client(registry, [package], Path(temp))
         got = sorted(p for p in Path(temp).iterdir() if p.name.endswith(_SUFFIXES[registry]))
         if done.returncode != 0 or not got:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            reason = next((line for line in reversed(said) if line.strip()), "nothing was downloaded")
-            raise UserError(f"package {package!r} ({registry}) can't be fetched with {command[0]}: {reason}", _HINT[registry])
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / urllib.parse.unquote(got[0].name)
-        got[0].rename(target)
-    return target, True
+            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            reason = said[-1].strip() if said else "nothing was downloaded"
+            raise UserError(f"package {package!r} ({registry}) can't be fetched with {_CLIENT[registry][0]}: {reason}", _HINT[registry])
+        return _keep(got[0], package_dir(cache, registry, package))
+
+
+def _run_client(registry: str, packages: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [*_CLIENT[registry], *packages]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    except FileNotFoundError:
+        raise UserError(f"package {packages[0]!r}: the client {command[0]!r} is not installed", _HINT[registry]) from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"package {packages[0]!r}: {command[0]} did not finish in 15 minutes", _HINT[registry]) from None
+
+
+def _keep(archive: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return archive.rename(folder / urllib.parse.unquote(archive.name))
 
 
 def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:

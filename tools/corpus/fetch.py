@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from archives import fetch_archive  # noqa: E402
+from archives import fetch_archives  # noqa: E402
 from errors import UserError  # noqa: E402
 from manifest import Manifest, Source, load_manifest  # noqa: E402
 from report import print_tables  # noqa: E402
@@ -73,18 +73,22 @@ def fetch_set(manifest: Manifest, set_name: str, cache: Path, out: Path, workers
             def unpack_all(group: list[Source]) -> None:
                 unpacking.extend(unpacks.submit(unpack_source, s, set_name, cache, fresh) for s in group)
 
-            pending: dict[Future, list[Source]] = {}
-            for (registry, package), group in by_package.items():
+            pending: dict[Future, str] = {}
+            for registry in ("debian", "npm", "pypi", "generator"):
+                packages = [package for r, package in by_package if r == registry]
                 if registry == "generator":
-                    unpack_all(group)
-                else:
-                    pending[downloads.submit(fetch_archive, cache, registry, package)] = group
+                    for package in packages:
+                        unpack_all(by_package[registry, package])
+                    continue
+                size = 8 if registry == "debian" else 1
+                for batch in (packages[i : i + size] for i in range(0, len(packages), size)):
+                    pending[downloads.submit(fetch_archives, cache, registry, batch)] = registry
             try:
                 for done in as_completed(pending):
-                    archive, is_new = done.result()
-                    if is_new:
-                        say(f"[{time.time() - started:5.1f} s] fetched {archive.name} ({archive.stat().st_size / 1e6:.1f} MB)")
-                    unpack_all(pending[done])
+                    for package, archive, is_new in done.result():
+                        if is_new:
+                            say(f"[{time.time() - started:5.1f} s] fetched {archive.name} ({archive.stat().st_size / 1e6:.1f} MB)")
+                        unpack_all(by_package[pending[done], package])
                 by_name = {s.source: s for s in sources}
                 for finished in as_completed(unpacking):
                     result = finished.result()
