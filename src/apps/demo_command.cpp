@@ -135,15 +135,12 @@ int run_demo(const std::string& config_path, bool json) {
     Trigram trigram = count_trigram(config_from_json(state["config"]), state["step"].get<int64_t>());
     const Evaluation theirs = evaluate_with(trigram, tokenizer, documents, {}, "the trigram on the same text");
     results = {{"config_hash", config_hash(folder.config)}, {"final", to_json(ours)}, {"trigram", to_json(theirs)}};
-    results["samples"] = Json::array();
     results["sample_text"] = Json::array();
     for (const Prompt& prompt : kPrompts) {
       GenerateOptions options;
       options.max_tokens = 90;
       options.temperature = 0.7;
       const Generated generated = generate(model, tokenizer, prompt.text, options);
-      // Bytes of a token may be half a character; they are kept as Latin-1 in JSON only through the page, so text is
-      // stored as shown.
       results["sample_text"].push_back(
           {{"domain", prompt.domain}, {"text", text_with_route(generated, tokenizer, folder.architecture, false)}});
       report["samples"].push_back(sample_json(generated, tokenizer, prompt.domain));
@@ -160,7 +157,6 @@ int run_demo(const std::string& config_path, bool json) {
         {{"what", "Train on your own text"}, {"command", "./tessera data build FILE.jsonl --out data/user/mine"}},
         {{"what", "See what a larger model costs"}, {"command", "./tessera estimate configs/seed/mhc-900b.json"}}};
     write_report_page(run / "report.html", report);
-    results.erase("samples");
     write_json_file(results_file, results);
   }
 

@@ -175,8 +175,8 @@ void FileWriter::write(std::string_view bytes) {
 void FileWriter::close() {
   state_->flush(true);
   if (::fsync(state_->fd) != 0) fail("cannot sync", state_->temporary);
-  ::close(std::exchange(state_->fd, -1));
   if (::rename(state_->temporary.c_str(), state_->path.c_str()) != 0) fail("cannot rename to", state_->path);
+  ::close(std::exchange(state_->fd, -1));  // only now: the destructor removes the temporary while it is open
 }
 
 void read_lines(const fs::path& path, const std::function<bool(std::string_view, int64_t)>& line) {
@@ -188,7 +188,7 @@ void read_lines(const fs::path& path, const std::function<bool(std::string_view,
   std::vector<char> in(1 << 17), out(1 << 18);
   std::string carry;
   int64_t number = 0;
-  bool frame_open = false;
+  bool frame_open = compressed;  // no bytes at all are no frame either
   auto feed = [&](std::string_view bytes) {
     for (;;) {
       const size_t end = bytes.find('\n');
@@ -219,7 +219,7 @@ void read_lines(const fs::path& path, const std::function<bool(std::string_view,
         throw Error(ErrorCode::kData, path.string() + " is no valid zstd file: " + ZSTD_getErrorName(left));
       }
       frame_open = left != 0;
-      more = output.pos == output.size;
+      more = frame_open && output.pos == output.size;  // a call behind the frame's end would ask for another frame
       if (!feed({out.data(), output.pos})) return;
     }
   }

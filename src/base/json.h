@@ -2,14 +2,35 @@
 #pragma once
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tessera {
 
 using Json = nlohmann::ordered_json;
 
-// Throws Error{kData} naming `what` (a file or a place) and the position of the fault.
+// For the parsers of nlohmann: refuses a key that is there twice, and nesting so deep that printing it would exhaust
+// the stack. Throws Error{kData}.
+class JsonGuard {
+ public:
+  explicit JsonGuard(std::string what) : what_(std::move(what)) {}
+  template <class AnyJson>
+  bool operator()(int depth, Json::parse_event_t event, const AnyJson& parsed) {
+    if (event == Json::parse_event_t::object_start || event == Json::parse_event_t::array_start) open(depth);
+    if (event == Json::parse_event_t::key) add_key(depth, parsed.template get<std::string>());
+    return true;
+  }
+
+ private:
+  void open(int depth);
+  void add_key(int depth, const std::string& key);
+  std::string what_;
+  std::vector<std::set<std::string>> keys_;  // of the open objects, by depth
+};
+
+// Throws Error{kData} naming `what` (a file or a place) and the position of the fault, or the key that is there twice.
 Json parse_json(std::string_view text, const std::string& what);
 Json read_json_file(const std::filesystem::path& path);
 // Written beside and renamed, with a final newline.

@@ -39,13 +39,14 @@ std::string human_count(double count) {
   const char* suffix[] = {"", "k", "M", "B", "T"};
   int i = 0;
   while (count >= 999.5 && i < 4) count /= 1000, ++i;
-  return i == 0 ? fmt::format("{:.0f}", count) : fmt::format("{:.3g}{}", count, suffix[i]);
+  const bool whole = i == 0 || count >= 999.5;  // "1500T", not "1.5e+03T"
+  return whole ? fmt::format("{:.0f}{}", count, suffix[i]) : fmt::format("{:.3g}{}", count, suffix[i]);
 }
 
 std::string human_bytes(double bytes) {
   const char* suffix[] = {"B", "kB", "MB", "GB", "TB"};
   int i = 0;
-  while (bytes >= 1000 && i < 4) bytes /= 1000, ++i;
+  while (bytes >= (i == 0 ? 999.5 : 999.95) && i < 4) bytes /= 1000, ++i;  // what would be printed as 1000
   return i == 0 ? fmt::format("{:.0f} {}", bytes, suffix[i]) : fmt::format("{:.1f} {}", bytes, suffix[i]);
 }
 

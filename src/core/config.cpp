@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <set>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -10,11 +9,6 @@
 
 namespace tessera {
 namespace {
-
-template <class T>
-concept Visitable = requires(T& t) {
-  visit([](const char*, auto&, const char*) {}, t);
-};
 
 [[noreturn]] void wrong(const std::string& key, const std::string& expected, const Json& found) {
   std::string shown = found.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -123,83 +117,11 @@ void help(T& value, const std::string& prefix, std::string& out) {
       value);
 }
 
-void require(bool condition, const std::string& message, const std::string& hint = "") {
-  if (!condition) throw Error(ErrorCode::kConfig, message, hint);
-}
-
-void require_one_of(const std::string& key, const std::string& value, const std::vector<std::string>& known) {
-  if (std::find(known.begin(), known.end(), value) != known.end()) return;
-  const std::string near = nearest(value, known);
-  throw Error(ErrorCode::kConfig,
-              fmt::format("config key '{}': expected one of {}, found \"{}\"", key, fmt::join(known, ", "), value),
-              near.empty() ? "" : "did you mean '" + near + "'?");
-}
-
-void require_at_least(const std::string& key, double value, double least) {
-  require(value >= least, fmt::format("config key '{}': expected at least {}, found {}", key, least, value));
-}
-
-void require_share(const std::string& key, double value) {
-  require(value >= 0 && value <= 1, fmt::format("config key '{}': expected 0 to 1, found {}", key, value));
-}
-
-void require_divides(const std::string& whole_key, int64_t whole, const std::string& part_key, int64_t part) {
-  require(whole % part == 0,
-          fmt::format("config keys '{}' = {} and '{}' = {}: the first must be a multiple of the second", whole_key,
-                      whole, part_key, part));
-}
-
-void check_hierarchy(const Hierarchy& h) {
-  std::set<std::string> names;
-  for (size_t i = 0; i < h.domains.size(); ++i) {
-    const Domain& d = h.domains[i];
-    const std::string key = fmt::format("model.hierarchy.domains[{}]", i);
-    require(!d.name.empty(), "config key '" + key + ".name': expected a name, found \"\"");
-    require(names.insert(d.name).second, "config key '" + key + ".name': domain \"" + d.name + "\" is named twice");
-    require_at_least(key + ".num_components", d.num_components, 1);
-    require(d.components.empty() || static_cast<int>(d.components.size()) == d.num_components,
-            fmt::format("config key '{}.components': expected {} names (num_components), found {}", key,
-                        d.num_components, d.components.size()));
-  }
-  const int n = num_components(h);
-  const std::string key = "model.hierarchy.";
-  require(!routed_domains(h).empty(),
-          "config key 'model.hierarchy.domains': every domain is 'always'; level 1 has nothing to choose",
-          "add a domain without \"always\"");
-  require_at_least(key + "num_active", h.num_active, 1);
-  int general = 0, smallest = n;
-  for (const Domain& d : h.domains) {
-    if (d.always)
-      general += d.num_components;
-    else
-      smallest = std::min(smallest, d.num_components);
-  }
-  require(h.num_active <= general + smallest,
-          fmt::format(
-              "config key 'model.hierarchy.num_active': {} is more than the {} components that are eligible when one "
-              "domain is active",
-              h.num_active, general + smallest));
-  require_at_least(key + "num_banks", h.num_banks, 0);
-  require((h.num_banks == 0) == (h.base_width == 0),
-          "config keys 'model.hierarchy.num_banks' and 'base_width' must be zero together");
-  require(h.unique_width >= 0 && h.base_width >= 0 && h.always_on_width >= 0,
-          "config keys 'model.hierarchy.*_width' must not be negative");
-  require(h.unique_width + h.base_width >= 1,
-          "config key 'model.hierarchy.unique_width': a component needs at least one unit");
-  require(h.base.empty() || static_cast<int>(h.base.size()) == n,
-          fmt::format("config key 'model.hierarchy.base': expected {} entries (one a component), found {}", n,
-                      h.base.size()));
-  for (int bank : h.base) {
-    require(bank >= 0 && bank < h.num_banks,
-            fmt::format("config key 'model.hierarchy.base': bank {} is not in 0..{}", bank, h.num_banks - 1));
-  }
-}
-
 }  // namespace
 
 std::string nearest(const std::string& word, const std::vector<std::string>& known) {
   std::string best;
-  size_t best_distance = std::max<size_t>(2, word.size() / 2);
+  size_t best_distance = std::min(word.size(), std::max<size_t>(3, word.size() / 2 + 1));  // a swap of letters is 2
   for (const std::string& candidate : known) {
     std::vector<size_t> row(candidate.size() + 1);  // Levenshtein distance, one row at a time
     std::iota(row.begin(), row.end(), size_t{0});
@@ -217,100 +139,6 @@ std::string nearest(const std::string& word, const std::vector<std::string>& kno
   return best;
 }
 
-void check(const Architecture& a) {
-  const Trunk& t = a.trunk;
-  require_at_least("model.trunk.vocab_size", t.vocab_size, 0);
-  require_at_least("model.trunk.width", t.width, 1);
-  require_at_least("model.trunk.num_layers", t.num_layers, 1);
-  require_at_least("model.trunk.num_heads", t.num_heads, 1);
-  require_at_least("model.trunk.num_kv_heads", t.num_kv_heads, 1);
-  require_at_least("model.trunk.context_length", t.context_length, 2);
-  require_divides("model.trunk.num_heads", t.num_heads, "model.trunk.num_kv_heads", t.num_kv_heads);
-  if (t.head_dim == 0) require_divides("model.trunk.width", t.width, "model.trunk.num_heads", t.num_heads);
-  require(
-      head_dim(t) >= 2 && head_dim(t) % 2 == 0,
-      fmt::format("config key 'model.trunk.head_dim': rotary positions need an even number, found {}", head_dim(t)));
-  require(t.num_dense_layers >= 0 && t.num_dense_layers <= t.num_layers,
-          fmt::format("config key 'model.trunk.num_dense_layers': expected 0 to {} (num_layers), found {}",
-                      t.num_layers, t.num_dense_layers));
-  require(t.rope_theta > 0 && t.norm_eps > 0, "config keys 'model.trunk.rope_theta' and 'norm_eps' must be above 0");
-  const bool dense_layers = t.num_dense_layers > 0 || a.hierarchy.domains.empty();
-  if (dense_layers) require_at_least("model.trunk.dense_width", t.dense_width, 1);
-
-  require_one_of("model.domain_router.kind", a.domain_router.kind, {"none", "encoder", "uniform", "oracle", "random"});
-  require_one_of("model.component_router.kind", a.component_router.kind, {"planner", "gate"});
-  if (a.hierarchy.domains.empty()) {
-    require(a.domain_router.kind == "none",
-            "config key 'model.domain_router.kind': a dense model has no domains to route",
-            "set model.domain_router.kind=none");
-    return;
-  }
-  check_hierarchy(a.hierarchy);
-  const DomainRouter& d = a.domain_router;
-  require(d.kind != "none" || routed_domains(a.hierarchy).size() == 1,
-          "config key 'model.domain_router.kind': \"none\" needs exactly one domain that isn't 'always'",
-          "use \"encoder\", or \"uniform\" to keep all domains active");
-  if (d.kind == "encoder") {
-    require_at_least("model.domain_router.width", d.width, 2);
-    require_at_least("model.domain_router.num_layers", d.num_layers, 1);
-    require_at_least("model.domain_router.num_heads", d.num_heads, 1);
-    require_divides("model.domain_router.width", d.width, "2 * model.domain_router.num_heads", 2 * d.num_heads);
-  }
-  require_at_least("model.domain_router.chunk_tokens", d.chunk_tokens, 16);
-  require_at_least("model.domain_router.window_tokens", d.window_tokens, d.chunk_tokens);
-  require_share("model.domain_router.margin", d.margin);
-  require_share("model.domain_router.hysteresis", d.hysteresis);
-  require(d.temperature > 0, "config key 'model.domain_router.temperature' must be above 0");
-  const ComponentRouter& c = a.component_router;
-  if (c.kind == "planner") {
-    require_at_least("model.component_router.width", c.width, 2);
-    require_at_least("model.component_router.num_layers", c.num_layers, 1);
-    require_at_least("model.component_router.num_heads", c.num_heads, 1);
-    require_divides("model.component_router.width", c.width, "2 * model.component_router.num_heads", 2 * c.num_heads);
-  }
-}
-
-void check(const Config& config) {
-  check(config.model);
-  const bool plain =
-      !config.name.empty() && config.name != "." && config.name != ".." && config.name.find('/') == std::string::npos;
-  require(plain, "config key 'name': expected a folder name, found \"" + config.name + "\"");
-  const TrainConfig& t = config.train;
-  require_one_of("train.device", t.device, {"cpu", "cuda"});
-  require_one_of("train.precision", t.precision, {"f32", "bf16"});
-  require_one_of("train.optimizer.schedule", t.optimizer.schedule, {"cosine", "wsd"});
-  require_at_least("train.steps", static_cast<double>(t.steps), 1);
-  require_at_least("train.micro_batch_tokens", static_cast<double>(t.micro_batch_tokens),
-                   config.model.trunk.context_length);
-  require_divides("train.micro_batch_tokens", t.micro_batch_tokens, "model.trunk.context_length",
-                  config.model.trunk.context_length);
-  require_at_least("train.batch_tokens", static_cast<double>(t.batch_tokens),
-                   static_cast<double>(t.micro_batch_tokens));
-  require_divides("train.batch_tokens", t.batch_tokens, "train.micro_batch_tokens", t.micro_batch_tokens);
-  require_at_least("train.num_threads", t.num_threads, 0);
-  require_at_least("train.keep_checkpoints", t.keep_checkpoints, 1);
-  require_at_least("train.log_every", static_cast<double>(t.log_every), 1);
-  require_at_least("train.eval_every", static_cast<double>(t.eval_every), 0);
-  require_at_least("train.eval_bytes", static_cast<double>(t.eval_bytes), 1);
-  require_at_least("train.checkpoint_every", static_cast<double>(t.checkpoint_every), 0);
-  const OptimizerConfig& o = t.optimizer;
-  require(o.lr > 0, fmt::format("config key 'train.optimizer.lr': expected above 0, found {}", o.lr));
-  require_at_least("train.optimizer.warmup_steps", static_cast<double>(o.warmup_steps), 0);
-  require_at_least("train.optimizer.weight_decay", o.weight_decay, 0);
-  require_at_least("train.optimizer.clip_norm", o.clip_norm, 0);
-  require(o.eps > 0, "config key 'train.optimizer.eps' must be above 0");
-  require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1,
-          "config keys 'train.optimizer.beta1' and 'beta2' must be in [0, 1)");
-  require_share("train.optimizer.min_lr_share", o.min_lr_share);
-  require_share("train.optimizer.decay_share", o.decay_share);
-  require_at_least("train.loss.domain_weight", t.loss.domain_weight, 0);
-  require_at_least("train.loss.z_loss", t.loss.z_loss, 0);
-  require_at_least("train.loss.balance_rate", t.loss.balance_rate, 0);
-  require_share("train.loss.domain_dropout", t.loss.domain_dropout);
-  require_share("data.splice_share", config.data.splice_share);
-  for (const auto& [name, weight] : config.data.mix) require_at_least("data.mix." + name, weight, 0);
-}
-
 Config config_from_json(const Json& json) {
   Config config;
   read(json, config, "");
@@ -325,6 +153,35 @@ Architecture architecture_from_json(const Json& json) {
   return architecture;
 }
 
+namespace {
+
+// "train.steps" -> the place of that value; `index` == size appends to a list. Throws Error{kConfig}.
+Json& place_of_key(Json& json, const std::string& key, const std::string& override_text) {
+  Json* at = &json;
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t end = std::min(key.find('.', begin), key.size());
+    const std::string part = key.substr(begin, end - begin);
+    begin = end + 1;
+    if (at->is_array()) {
+      const bool is_index = !part.empty() && part.size() < 9 && part.find_first_not_of("0123456789") == part.npos;
+      const size_t index = is_index ? std::stoul(part) : at->size() + 1;
+      if (index == at->size()) at->push_back(nullptr);
+      if (index < at->size()) {
+        at = &(*at)[index];
+        continue;
+      }
+    } else if ((at->is_object() || at->is_null()) && !part.empty()) {
+      at = &(*at)[part];
+      continue;
+    }
+    throw Error(ErrorCode::kConfig, "override '" + override_text + "' does not name a config key",
+                "`tessera train --help` lists all keys");
+  }
+  return *at;
+}
+
+}  // namespace
+
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   Json json = read_json_file(path);
   for (std::string text : overrides) {
@@ -333,17 +190,15 @@ Config load_config(const std::filesystem::path& path, const std::vector<std::str
     if (equals == std::string::npos || equals == 0) {
       throw Error(ErrorCode::kUsage, "override '" + text + "': expected KEY=VALUE", "for example --train.steps=100");
     }
-    std::string key = text.substr(0, equals);
     const std::string value = text.substr(equals + 1);
-    Json parsed = Json::parse(value, nullptr, false);
-    if (parsed.is_discarded()) parsed = value;
-    std::replace(key.begin(), key.end(), '.', '/');
+    Json parsed;
     try {
-      json[Json::json_pointer("/" + key)] = parsed;
+      Json(text).dump();  // throws when it is no UTF-8
+      parsed = Json::accept(value) ? parse_json(value, "override '" + text + "'") : Json(value);
     } catch (const nlohmann::json::exception&) {
-      throw Error(ErrorCode::kConfig, "override '" + text + "' does not name a config key",
-                  "`tessera train --help` lists all keys");
+      throw Error(ErrorCode::kConfig, "override '" + text.substr(0, equals) + "': its value is no UTF-8");
     }
+    place_of_key(json, text.substr(0, equals), text) = parsed;
   }
   return config_from_json(json);
 }

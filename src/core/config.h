@@ -18,7 +18,9 @@ struct DataConfig {
 };
 
 struct OptimizerConfig {
+  std::string kind = "adamw";  // "adamw", or "muon": Muon for the matrices inside the network, AdamW for the rest
   double lr = 3e-3;                 // peak learning rate
+  double embedding_lr_scale = 1.0;     // of the embedding table and the head: their rows are learnt from few tokens each
   double min_lr_share = 0.05;       // the decay ends at lr * min_lr_share
   std::string schedule = "cosine";  // "cosine" or "wsd" (warm-up, stable, decay)
   int64_t warmup_steps = 50;
@@ -126,7 +128,9 @@ void visit(V&& v, DataConfig& d) {
 }
 template <class V>
 void visit(V&& v, OptimizerConfig& o) {
+  v("kind", o.kind, "adamw or muon");
   v("lr", o.lr, "peak learning rate");
+  v("embedding_lr_scale", o.embedding_lr_scale, "times lr: of the embedding table and the head");
   v("min_lr_share", o.min_lr_share, "the decay ends at lr * min_lr_share");
   v("schedule", o.schedule, "cosine or wsd");
   v("warmup_steps", o.warmup_steps, "linear warm-up");
@@ -168,6 +172,11 @@ void visit(V&& v, Config& c) {
   v("data", c.data, "what it learns from");
   v("train", c.train, "how it learns");
 }
+
+template <class T>
+concept Visitable = requires(T& t) {
+  visit([](const char*, auto&, const char*) {}, t);
+};
 
 // Throws Error{kConfig} naming the key, what was expected and what was found; unknown keys name the nearest known one.
 Config config_from_json(const Json& json);

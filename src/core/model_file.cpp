@@ -1,6 +1,7 @@
 #include "core/model_file.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -22,14 +23,17 @@ std::vector<fs::path> list_checkpoints(const fs::path& run) {
 }
 
 fs::path resolve_model(const fs::path& path) {
-  if (fs::exists(path / "config.json") && fs::exists(path / "model.safetensors")) return path;
-  if (fs::exists(path / "model" / "model.safetensors")) return path / "model";
+  const auto exists = [](const fs::path& p) {  // false for a path that can't be, too
+    std::error_code ignored;
+    return fs::exists(p, ignored);
+  };
+  if (exists(path / "config.json") && exists(path / "model.safetensors")) return path;
+  if (exists(path / "model" / "model.safetensors")) return path / "model";
   const std::vector<fs::path> checkpoints = list_checkpoints(path);
   for (auto it = checkpoints.rbegin(); it != checkpoints.rend(); ++it) {
-    if (fs::exists(*it / "model" / "model.safetensors")) return *it / "model";
+    if (exists(*it / "model" / "model.safetensors")) return *it / "model";
   }
-  if (!fs::exists(path))
-    throw Error(ErrorCode::kFile, "there is no model or run at " + path.string(), "check the path");
+  if (!exists(path)) throw Error(ErrorCode::kFile, "there is no model or run at " + path.string(), "check the path");
   throw Error(
       ErrorCode::kFile,
       path.string() + " is neither a model folder (config.json, model.safetensors) nor a run with a checkpoint");
@@ -42,7 +46,11 @@ ModelFolder open_model(const fs::path& given) {
   if (!model.config.is_object() || !model.config.contains("model")) {
     throw Error(ErrorCode::kData, (model.path / "config.json").string() + " has no key 'model'");
   }
-  model.architecture = architecture_from_json(model.config["model"]);
+  try {
+    model.architecture = architecture_from_json(model.config["model"]);
+  } catch (const Error& e) {
+    throw Error(ErrorCode::kData, (model.path / "config.json").string() + ": " + e.what(), e.hint());
+  }
   model.weights = std::make_unique<SafetensorsFile>(model.path / "model.safetensors");
   const auto hash = model.weights->metadata().find(kConfigHashKey);
   if (hash != model.weights->metadata().end() && hash->second != config_hash(model.config)) {
@@ -50,7 +58,7 @@ ModelFolder open_model(const fs::path& given) {
                 model.path.string() + ": config.json is not the one that model.safetensors was written with",
                 "restore config.json from the same checkpoint");
   }
-  size_t expected = 0;
+  std::set<std::string> expected;
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const TensorInfo& tensor = model.weights->at(spec.name);
     if (tensor.shape != spec.shape) {
@@ -58,11 +66,12 @@ ModelFolder open_model(const fs::path& given) {
                   fmt::format("{}: tensor '{}': expected shape [{}], found [{}]", model.weights->path().string(),
                               spec.name, fmt::join(spec.shape, ", "), fmt::join(tensor.shape, ", ")));
     }
-    ++expected;
+    expected.insert(spec.name);
   }
-  if (model.weights->tensors().size() != expected) {
-    throw Error(ErrorCode::kData, fmt::format("{}: expected {} tensors, found {}", model.weights->path().string(),
-                                              expected, model.weights->tensors().size()));
+  for (const TensorInfo& tensor : model.weights->tensors()) {
+    if (expected.contains(tensor.name)) continue;
+    throw Error(ErrorCode::kData, fmt::format("{}: tensor '{}' is none of the {} that config.json's model has",
+                                              model.weights->path().string(), tensor.name, expected.size()));
   }
   return model;
 }

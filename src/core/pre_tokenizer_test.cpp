@@ -48,5 +48,13 @@ TEST(UnicodeTest, ClassesOfNewCharacters) {
   EXPECT_EQ(char_at("\u200B", 0).char_class, CharClass::kOther);
 }
 
+TEST(UnicodeTest, NfcOrdersMarksBeforeItComposes) {
+  EXPECT_EQ(to_nfc("a\u0301\u0323b"), "\u1ea1\u0301b");
+  EXPECT_EQ(to_nfc("\u212b"), "\u00c5");
+  EXPECT_EQ(to_nfc(std::string("\0e\u0301", 4)), std::string("\0\u00e9", 3));
+  EXPECT_FALSE(may_change_under_nfc("caf\u00e9"));
+  EXPECT_TRUE(may_change_under_nfc("cafe\u0301"));
+}
+
 }  // namespace
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #include "core/route.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "base/error.h"
 
@@ -51,27 +52,77 @@ Json to_json(const Route& r) {
           {"active", r.active_CM},      {"components", r.components_TLK},   {"weights", r.weights_TLK}};
 }
 
+namespace {
+
+[[noreturn]] void fail(const std::string& what) { throw Error(ErrorCode::kData, "route: " + what); }
+
+// nlohmann's own conversions cut 3.5 to 3 and 2^32 + 1 to 1.
+int64_t whole_number(const Json& json, const std::string& key, int64_t least, int64_t most) {
+  const bool fits = json.is_number_integer() &&
+                    !(json.is_number_unsigned() && json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) &&
+                    json.get<int64_t>() >= least && json.get<int64_t>() <= most;
+  if (!fits) {
+    fail(key + ": expected a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ", found " +
+         json.dump());
+  }
+  return json.get<int64_t>();
+}
+
+const Json& member(const Json& json, const std::string& key) {
+  if (!json.is_object() || !json.contains(key)) fail("has no \"" + key + "\"");
+  return json.at(key);
+}
+
+const Json& list(const Json& json, const std::string& key) {
+  const Json& found = member(json, key);
+  if (!found.is_array()) fail(key + " is no list");
+  return found;
+}
+
+template <class T>
+std::vector<T> whole_numbers(const Json& json, const std::string& key, int64_t least, int64_t most) {
+  std::vector<T> values;
+  for (const Json& value : list(json, key)) values.push_back(static_cast<T>(whole_number(value, key, least, most)));
+  return values;
+}
+
+std::vector<float> shares(const Json& json, const std::string& key) {
+  constexpr double kMost = 1.001;  // 1 and what rounding adds
+  std::vector<float> values;
+  for (const Json& value : list(json, key)) {
+    if (!value.is_number() || !(value.get<double>() >= 0 && value.get<double>() <= kMost))
+      fail(key + ": expected numbers from 0 to 1, found " + value.dump());
+    values.push_back(value.get<float>());
+  }
+  return values;
+}
+
+}  // namespace
+
 Route route_from_json(const Json& json, const Architecture& a) {
   Route r;
-  auto fail = [](const std::string& what) { throw Error(ErrorCode::kData, "route: " + what); };
-  try {
-    json.at("num_tokens").get_to(r.num_tokens);
-    json.at("num_domains").get_to(r.num_domains);
-    json.at("num_layers").get_to(r.num_layers);
-    json.at("num_active").get_to(r.num_active);
-    json.at("chunk_starts").get_to(r.chunk_starts_C);
-    json.at("pi").get_to(r.pi_CM);
-    json.at("active").get_to(r.active_CM);
-    json.at("components").get_to(r.components_TLK);
-    json.at("weights").get_to(r.weights_TLK);
-  } catch (const nlohmann::json::exception& e) {
-    fail(e.what());
-  }
+  const auto size = [&](const char* key) {
+    return static_cast<int>(whole_number(member(json, key), key, 0, INT32_MAX));
+  };
+  r.num_tokens = size("num_tokens");
+  r.num_domains = size("num_domains");
+  r.num_layers = size("num_layers");
+  r.num_active = size("num_active");
   const Hierarchy& h = a.hierarchy;
-  if (r.num_tokens < 0) fail("num_tokens is negative");
-  if (r.num_domains != static_cast<int>(routed_domains(h).size())) fail("num_domains does not match the model");
   if (r.num_layers != num_component_layers(a)) fail("num_layers does not match the model");
+  if (r.num_layers > 0 && r.num_domains != static_cast<int>(routed_domains(h).size()))
+    fail("num_domains does not match the model");
   if (r.num_layers > 0 && r.num_active != h.num_active) fail("num_active does not match the model");
+  const int n = num_components(h);
+  r.chunk_starts_C = whole_numbers<int32_t>(json, "chunk_starts", 0, std::max(0, r.num_tokens - 1));
+  r.pi_CM = shares(json, "pi");
+  r.active_CM = whole_numbers<uint8_t>(json, "active", 0, 1);
+  r.components_TLK = whole_numbers<int32_t>(json, "components", 0, n - 1);
+  r.weights_TLK = shares(json, "weights");
+  for (size_t c = 0; c < r.chunk_starts_C.size(); ++c) {
+    if (c == 0 ? r.chunk_starts_C[c] != 0 : r.chunk_starts_C[c] <= r.chunk_starts_C[c - 1])
+      fail("chunk_starts must rise from 0");
+  }
   const size_t chunks = r.chunk_starts_C.size(), domains = static_cast<size_t>(r.num_domains);
   if (r.pi_CM.size() != chunks * domains || r.active_CM.size() != chunks * domains)
     fail("pi and active need chunks x domains entries");
@@ -79,10 +130,6 @@ Route route_from_json(const Json& json, const Architecture& a) {
       static_cast<size_t>(r.num_tokens) * static_cast<size_t>(r.num_layers) * static_cast<size_t>(r.num_active);
   if (r.components_TLK.size() != choices || r.weights_TLK.size() != choices)
     fail("components and weights need tokens x layers x active entries");
-  const int n = num_components(h);
-  for (int32_t id : r.components_TLK) {
-    if (id < 0 || id >= n) fail("component " + std::to_string(id) + " is not in 0.." + std::to_string(n - 1));
-  }
   return r;
 }
 

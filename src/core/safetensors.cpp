@@ -36,8 +36,11 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
     fail("its header claims " + std::to_string(header_size) + " bytes, the file has " + std::to_string(bytes.size()));
   }
   const uint64_t data_start = 8 + header_size, data_size = bytes.size() - data_start;
-  const Json header = Json::parse(reinterpret_cast<const char*>(bytes.data()) + 8,
-                                  reinterpret_cast<const char*>(bytes.data()) + data_start, nullptr, false);
+  // Sorted objects: looking up one of a million names in an ordered one would take a million steps.
+  using Header = nlohmann::json;
+  const Header header =
+      Header::parse(reinterpret_cast<const char*>(bytes.data()) + 8,
+                    reinterpret_cast<const char*>(bytes.data()) + data_start, JsonGuard(path.string()), false);
   if (!header.is_object()) fail("its header is no JSON object");
   std::vector<TensorInfo> all;
   for (const auto& [name, entry] : header.items()) {
@@ -55,14 +58,14 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
     if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets")) {
       fail(at + "needs dtype, shape and data_offsets");
     }
-    const Json &shape = entry["shape"], &offsets = entry["data_offsets"];
+    const Header &shape = entry["shape"], &offsets = entry["data_offsets"];
     if (!entry["dtype"].is_string()) fail(at + "dtype is no string");
     tensor.dtype = entry["dtype"].get<std::string>();
     const size_t element = dtype_size(tensor.dtype);
     if (element == 0) fail(at + "unknown dtype " + tensor.dtype);
     if (!shape.is_array() || shape.size() > 8) fail(at + "shape is no list of at most 8 sizes");
     uint64_t size = element;
-    for (const Json& s : shape) {
+    for (const Header& s : shape) {
       if (!s.is_number_unsigned() || s.get<uint64_t>() > INT64_MAX) fail(at + "shape has an entry that is no size");
       tensor.shape.push_back(static_cast<int64_t>(s.get<uint64_t>()));
       if (__builtin_mul_overflow(size, s.get<uint64_t>(), &size)) fail(at + "its size overflows");

@@ -20,8 +20,10 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Any bytes; text that is no UTF-8 is encoded byte by byte where it is broken. Adds no start token. Special tokens
-  // in the text ("<|bos|>") are recognised only when asked for. Thread-safe.
+  // Any bytes up to 1 GiB; text that is no UTF-8 is encoded byte by byte where it is broken. decode gives the text
+  // back, but in NFC where the file asks for it (Qwen), and without the bytes that the file has no token for (SmolLM2's
+  // lacks 21 that are rare). Adds no start token. Special tokens in the text ("<|bos|>") are recognised only when asked
+  // for, other added tokens always. Thread-safe.
   std::vector<int32_t> encode(std::string_view text, bool parse_special = false) const;
   // The bytes of the tokens; special tokens are left out unless asked for. Ids out of range throw Error{kData}.
   std::string decode(std::span<const int32_t> tokens, bool keep_special = false) const;

@@ -34,6 +34,12 @@ std::function<std::string(Json)> replaced(const std::string& from, const std::st
   };
 }
 
+std::string repeated(const std::string& text, int count) {
+  std::string result;
+  for (int i = 0; i < count; ++i) result += text;
+  return result;
+}
+
 Json& step(Json& json, int i) { return json["pre_tokenizer"]["pretokenizers"][i]; }
 
 const std::vector<Malformed> kMalformed{
@@ -47,15 +53,7 @@ const std::vector<Malformed> kMalformed{
     {"BrokenUtf8", replaced("hello", "hel\xFFo"), "no valid JSON"},
     {"BrokenEscape", replaced("hello", "hel\\ud800o"), "no valid JSON"},
     {"DeepArrays", [](Json) { return std::string(1000000, '['); }, "nested deeper"},
-    {"DeepObjects",
-     replaced(
-         "\"post_processor\":null", "\"x\":" +
-                                        [] {
-                                          std::string s;
-                                          for (int i = 0; i < 100000; ++i) s += "{\"a\":";
-                                          return s;
-                                        }()),
-     "nested deeper"},
+    {"DeepObjects", replaced("null", repeated("{\"a\":", 100000)), "nested deeper"},
     {"DeepInVocab", replaced("\"hello\":259", "\"hello\":" + std::string(100000, '[')), "model.vocab"},
     {"DeepInMerges", replaced("\"merges\":[", "\"merges\":[" + std::string(100000, '[')), "model.merges[0]"},
     {"RootIsArray", [](Json) { return std::string("[]"); }, "must be an object"},

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int kPipelineVersion = 1;  // raised when curation changes, so that old sets are built anew
+constexpr int kPipelineVersion = 2;  // raised when curation changes, so that old sets are built anew
 
 int64_t size_of(const Document& document) { return static_cast<int64_t>(document.text.size()); }
 
@@ -183,14 +183,16 @@ void replace_folder(const fs::path& folder, const fs::path& target) {
 
 Json build_data_set(const BuildOptions& options) {
   const double started = now_s();
+  fs::path out = options.out.lexically_normal();
+  if (!out.has_filename()) out = out.parent_path();  // "data/mine/": its neighbours are data/mine.tmp and .old
   const auto files = find_document_files(options.inputs);
   const Tokenizer tokenizer = Tokenizer::from_file(options.tokenizer);
   if (tokenizer.bos() < 0)
     throw Error(ErrorCode::kData, options.tokenizer.string() + " has no start token",
                 "documents begin with one; choose another --tokenizer");
   const std::string inputs = inputs_hash(options, files, tokenizer);
-  if (auto report = reusable(options.out, inputs)) {
-    log_info("{} is there already, built from the same inputs, options and tokenizer: reused", options.out.string());
+  if (auto report = reusable(out, inputs)) {
+    log_info("{} is there already, built from the same inputs, options and tokenizer: reused", out.string());
     (*report)["reused"] = true;
     return *report;
   }
@@ -216,8 +218,8 @@ Json build_data_set(const BuildOptions& options) {
   log_info("{}", format_rows(without(curation.json(), "samples")));
   check_domains(documents, num_read);
 
-  if (options.out.has_parent_path()) fs::create_directories(options.out.parent_path());
-  const TemporaryFolder folder(options.out.string() + ".tmp");
+  if (out.has_parent_path()) fs::create_directories(out.parent_path());
+  const TemporaryFolder folder(out.string() + ".tmp");
   const Totals totals = write_set(folder.path, documents, tokenizer, options.num_threads);
   Json report = {{"inputs_hash", inputs},
                  {"data_hash", ShardSet(folder.path).hash()},
@@ -231,9 +233,9 @@ Json build_data_set(const BuildOptions& options) {
   }
   write_file_atomic(folder.path / "report.md", report_page(report));
   write_json_file(folder.path / "report.json", report);
-  replace_folder(folder.path, options.out);
+  replace_folder(folder.path, out);
   log_info("{}", format_rows(report["domains"]));
-  log_info("{}: built in {} ({}/s of raw text)", options.out.string(), human_seconds(now_s() - started),
+  log_info("{}: built in {} ({}/s of raw text)", out.string(), human_seconds(now_s() - started),
            human_bytes(static_cast<double>(bytes_read) / std::max(1e-9, now_s() - started)));
   report["reused"] = false;
   return report;

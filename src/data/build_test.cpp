@@ -94,6 +94,8 @@ TEST_F(BuildTest, WritesAWholeSetAndReusesIt) {
 
   EXPECT_TRUE(build_data_set(build)["reused"].get<bool>());
   auto other = build;
+  other.out = path("out/");  // the same folder
+  EXPECT_TRUE(build_data_set(other)["reused"].get<bool>());
   other.domain = "else";
   EXPECT_FALSE(build_data_set(other)["reused"].get<bool>());  // another option
   EXPECT_FALSE(build_data_set(build)["reused"].get<bool>());

@@ -13,7 +13,7 @@ constexpr const char* kHashed[] = {"model/config.json", "model/model.safetensors
 
 std::string hash_of_file(const fs::path& path) { return hash_hex(MappedFile(path).bytes()); }
 
-void save_optimizer(const fs::path& file, const AdamW& optimizer) {
+void save_optimizer(const fs::path& file, const Optimizer& optimizer) {
   std::vector<at::Tensor> values;
   std::vector<TensorToWrite> tensors;
   for (const auto& [name, tensor] : optimizer.state()) {
@@ -45,7 +45,7 @@ void save_model(const fs::path& folder, const Model& model, const Json& about, c
   write_file_atomic(folder / "tokenizer.json", tokenizer_json);
 }
 
-void save_checkpoint(const fs::path& run, int64_t step, const Model& model, const AdamW& optimizer, Json state,
+void save_checkpoint(const fs::path& run, int64_t step, const Model& model, const Optimizer& optimizer, Json state,
                      const Json& about, const std::string& tokenizer_json, int keep) {
   const std::string name = fmt::format("step-{:08}", step);
   const fs::path target = run / "checkpoints" / name;

@@ -20,7 +20,7 @@ void save_model(const std::filesystem::path& folder, const Model& model, const J
 
 // Publishes checkpoints/step-NNNNNNNN and removes all but the newest `keep`. `state` gains "files": {name: hash}.
 // A failure (disk full) throws Error{kFile} and leaves nothing half-written.
-void save_checkpoint(const std::filesystem::path& run, int64_t step, const Model& model, const AdamW& optimizer,
+void save_checkpoint(const std::filesystem::path& run, int64_t step, const Model& model, const Optimizer& optimizer,
                      Json state, const Json& about, const std::string& tokenizer_json, int keep);
 
 struct Checkpoint {

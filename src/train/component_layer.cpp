@@ -19,17 +19,33 @@ Offsets offsets_of(const at::Tensor& counts) {
   return offsets;
 }
 
+// Calls body(group, first row, rows) for every group, the groups shared out over the threads by rows: a product of some
+// hundred rows is too small to be worth splitting itself. Each group is one thread's, so the result is deterministic.
+template <class Body>
+void for_each_group(const Offsets& offsets, const Body& body) {
+  const int64_t num_groups = static_cast<int64_t>(offsets.size()) - 1;
+  auto run = [&](int64_t first_row, int64_t end_row) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;  // is thread-local
+    for (int64_t g = 0; g < num_groups; ++g) {
+      const int64_t begin = offsets[static_cast<size_t>(g)], end = offsets[static_cast<size_t>(g) + 1];
+      const int64_t middle = std::min((begin + end) / 2, offsets.back() - 1);
+      if (middle >= first_row && middle < end_row) body(g, begin, end - begin);
+    }
+  };
+  const int64_t rows = offsets.back();
+  at::parallel_for(0, rows, std::max<int64_t>(64, (rows + at::get_num_threads() - 1) / at::get_num_threads()), run);
+}
+
 // out[group i] = in[group i] W_i^T, or W_i when not transposed.
 at::Tensor grouped_linear(const at::Tensor& in_PI, const at::Tensor& weight_GOI, const Offsets& offsets,
                           bool transposed) {
   at::Tensor out = at::empty({in_PI.size(0), weight_GOI.size(transposed ? 1 : 2)}, in_PI.options());
-  for (size_t g = 0; g + 1 < offsets.size(); ++g) {
-    const int64_t begin = offsets[g], count = offsets[g + 1] - begin;
-    if (count == 0) continue;
-    const at::Tensor weight = weight_GOI.select(0, static_cast<int64_t>(g));
+  for_each_group(offsets, [&](int64_t g, int64_t begin, int64_t count) {
+    if (count == 0) return;
+    const at::Tensor weight = weight_GOI.select(0, g);
     at::Tensor rows = out.narrow(0, begin, count);
     at::mm_out(rows, in_PI.narrow(0, begin, count), transposed ? weight.t() : weight);
-  }
+  });
   return out;
 }
 
@@ -37,15 +53,14 @@ at::Tensor grouped_linear(const at::Tensor& in_PI, const at::Tensor& weight_GOI,
 at::Tensor grouped_weight_grad(const at::Tensor& grad_PO, const at::Tensor& in_PI, const Offsets& offsets) {
   const int64_t groups = static_cast<int64_t>(offsets.size()) - 1;
   at::Tensor grad = at::empty({groups, grad_PO.size(1), in_PI.size(1)}, in_PI.options());
-  for (int64_t g = 0; g < groups; ++g) {
-    const int64_t begin = offsets[static_cast<size_t>(g)], count = offsets[static_cast<size_t>(g) + 1] - begin;
+  for_each_group(offsets, [&](int64_t g, int64_t begin, int64_t count) {
     at::Tensor slice = grad.select(0, g);
     if (count == 0) {
       slice.zero_();
     } else {
       at::mm_out(slice, grad_PO.narrow(0, begin, count).t(), in_PI.narrow(0, begin, count));
     }
-  }
+  });
   return grad;
 }
 

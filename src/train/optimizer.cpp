@@ -19,20 +19,48 @@ double learning_rate(const OptimizerConfig& c, int64_t step, int64_t num_steps) 
   return lowest + (c.lr - lowest) * share;
 }
 
-AdamW::AdamW(const Parameters& parameters, const OptimizerConfig& config) : config_(config) {
-  groups_ = {{config.weight_decay, {}, {}, {}, {}, {}}, {0.0, {}, {}, {}, {}, {}}};
+namespace {
+
+bool is_table(const std::string& name) { return name == "embedding" || name == "head"; }  // a row a token
+
+// What gives scores row by row (tables, router heads and gates) has no business being orthogonal.
+bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
+  return parameter.dim() >= 2 && !is_table(name) && name.find(".head") == std::string::npos && !name.ends_with("router_gate");
+}
+
+constexpr double kMuonMomentum = 0.95;
+
+}  // namespace
+
+at::Tensor orthogonalised(const at::Tensor& matrices) {
+  const bool tall = matrices.size(-2) > matrices.size(-1);
+  at::Tensor x = tall ? matrices.transpose(-2, -1) : matrices;
+  x = x / (at::linalg_vector_norm(x, 2, at::IntArrayRef{-2, -1}, true) + 1e-7);
+  for (int i = 0; i < 5; ++i) {  // the quintic of Jordan et al.
+    const at::Tensor gram = at::matmul(x, x.transpose(-2, -1));
+    const at::Tensor polynomial = at::matmul(gram, gram).mul_(2.0315).add_(gram, -4.7750);
+    x = at::matmul(polynomial, x).add_(x, 3.4445);
+  }
+  return tall ? x.transpose(-2, -1) : x;
+}
+
+Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config) : config_(config) {
+  enum { kMatrices, kVectors, kTables, kMuon };
+  groups_ = {{false, config.weight_decay, 1}, {false, 0, 1}, {false, config.weight_decay, config.embedding_lr_scale}, {true, config.weight_decay, 1}};
   for (const std::string& name : parameters.learnt_names()) {
     const at::Tensor& parameter = parameters[name];
-    Group& group = groups_[parameter.dim() >= 2 ? 0 : 1];
+    const bool muon = config.kind == "muon" && is_inner_matrix(name, parameter);
+    Group& group = groups_[muon ? kMuon : parameter.dim() < 2 ? kVectors : is_table(name) ? kTables : kMatrices];
     group.names.push_back(name);
     group.parameters.push_back(parameter);
     group.m.push_back(at::zeros_like(parameter).requires_grad_(false));
+    if (muon) continue;
     group.v.push_back(at::zeros_like(parameter).requires_grad_(false));
     group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)).requires_grad_(false));
   }
 }
 
-double AdamW::clip_gradients() {
+double Optimizer::clip_gradients() {
   std::vector<at::Tensor> grads;
   for (Group& group : groups_) {
     for (at::Tensor& parameter : group.parameters) {
@@ -47,35 +75,53 @@ double AdamW::clip_gradients() {
   return norm;
 }
 
-void AdamW::step(double lr) {
+void Optimizer::adamw_step(Group& group, double lr) {
+  std::vector<at::Tensor> grads;
+  for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
+  for (at::Tensor& steps : group.steps) steps.fill_(static_cast<double>(num_steps_));
+  at::_fused_adamw_(group.parameters, grads, group.m, group.v, {}, group.steps, lr, config_.beta1, config_.beta2,
+                    group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false);
+}
+
+void Optimizer::muon_step(Group& group, double lr) {
+  for (size_t i = 0; i < group.parameters.size(); ++i) {
+    at::Tensor& parameter = group.parameters[i];
+    const at::Tensor& grad = parameter.grad();
+    at::Tensor& momentum = group.m[i];
+    momentum.mul_(kMuonMomentum).add_(grad);
+    const at::Tensor update = orthogonalised(grad.add(momentum, kMuonMomentum));  // Nesterov
+    const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(parameter.size(-2), parameter.size(-1))));
+    parameter.mul_(1 - lr * group.weight_decay).add_(update, -lr * scale);
+  }
+}
+
+void Optimizer::step(double lr) {
   const at::NoGradGuard no_grad;
   ++num_steps_;
   for (Group& group : groups_) {
     if (group.parameters.empty()) continue;
-    std::vector<at::Tensor> grads;
-    for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
-    for (at::Tensor& steps : group.steps) steps.fill_(static_cast<double>(num_steps_));
-    at::_fused_adamw_(group.parameters, grads, group.m, group.v, {}, group.steps, lr, config_.beta1, config_.beta2,
-                      group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false);
+    group.muon ? muon_step(group, lr) : adamw_step(group, lr * group.lr_scale);
     for (at::Tensor& parameter : group.parameters) parameter.mutable_grad() = at::Tensor();
   }
 }
 
-std::map<std::string, at::Tensor> AdamW::state() const {
+std::map<std::string, at::Tensor> Optimizer::state() const {
   std::map<std::string, at::Tensor> state;
   for (const Group& group : groups_) {
     for (size_t i = 0; i < group.names.size(); ++i) {
       state[group.names[i] + ".m"] = group.m[i];
-      state[group.names[i] + ".v"] = group.v[i];
+      if (!group.muon) state[group.names[i] + ".v"] = group.v[i];
     }
   }
   return state;
 }
 
-void AdamW::load_state(const SafetensorsFile& file, int64_t num_steps) {
+void Optimizer::load_state(const SafetensorsFile& file, int64_t num_steps) {
   for (Group& group : groups_) {
     for (size_t i = 0; i < group.names.size(); ++i) {
-      for (auto [suffix, tensor] : {std::pair{".m", &group.m[i]}, std::pair{".v", &group.v[i]}}) {
+      std::vector<std::pair<const char*, at::Tensor*>> moments = {{".m", &group.m[i]}};
+      if (!group.muon) moments.push_back({".v", &group.v[i]});
+      for (auto [suffix, tensor] : moments) {
         const TensorInfo& info = file.at(group.names[i] + suffix);
         const at::Tensor value = tensor_from_file(file, info);
         if (value.sizes() != tensor->sizes())

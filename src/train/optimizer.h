@@ -1,4 +1,8 @@
-// AdamW (Loshchilov, Hutter 2019) over the learnt parameters, its schedule, and gradient clipping.
+// The optimizer over the learnt parameters, its schedule, and gradient clipping.
+//   adamw   AdamW (Loshchilov, Hutter 2019) for everything
+//   muon    Muon (Jordan et al. 2024) for matrices inside the network: the momentum, orthogonalised by five Newton-Schulz
+//           steps, scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv 2502.16982), so that
+//           one learning rate serves both; AdamW for the embedding, the heads and the vectors
 #pragma once
 #include <map>
 #include <string>
@@ -12,9 +16,9 @@ namespace tessera {
 // Learning rate of step `step` (from 0): linear warm-up, then cosine, or stable with a linear decay at the end ("wsd").
 double learning_rate(const OptimizerConfig& config, int64_t step, int64_t num_steps);
 
-class AdamW {
+class Optimizer {
  public:
-  AdamW(const Parameters& parameters, const OptimizerConfig& config);
+  Optimizer(const Parameters& parameters, const OptimizerConfig& config);
 
   // Global norm of the gradients; scales them down to clip_norm when it is above. Absent gradients count as zero.
   double clip_gradients();
@@ -22,20 +26,28 @@ class AdamW {
   void step(double lr);
   int64_t num_steps() const { return num_steps_; }
 
-  // State by name: "NAME.m" and "NAME.v", f32.
+  // State by name: "NAME.m" and, of AdamW, "NAME.v", f32.
   std::map<std::string, at::Tensor> state() const;
   // Throws Error{kData} naming the tensor that is missing or of another shape.
   void load_state(const SafetensorsFile& file, int64_t num_steps);
 
  private:
-  struct Group {  // with the same weight decay
-    double weight_decay;
-    std::vector<std::string> names;
-    std::vector<at::Tensor> parameters, m, v, steps;
+  struct Group {  // with the same rule, weight decay and learning rate
+    bool muon = false;
+    double weight_decay = 0, lr_scale = 1;
+    std::vector<std::string> names = {};
+    std::vector<at::Tensor> parameters = {}, m = {}, v = {}, steps = {};  // v and steps: of AdamW
   };
+  void adamw_step(Group& group, double lr);
+  void muon_step(Group& group, double lr);
+
   OptimizerConfig config_;
   std::vector<Group> groups_;
   int64_t num_steps_ = 0;
 };
+
+// The nearest semi-orthogonal matrix to each of a stack [..., rows, columns], roughly: singular values come out between
+// 0.7 and 1.2.
+at::Tensor orthogonalised(const at::Tensor& matrices);
 
 }  // namespace tessera

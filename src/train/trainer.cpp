@@ -83,7 +83,7 @@ class Run {
   const Tokenizer tokenizer_;
   Loader loader_;
   Model model_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   std::vector<int> label_of_data_domain_;  // data set's domain -> routed domain of the model, -1: none
   std::vector<Document> heldout_;
   int64_t steps_ = 0, tokens_ = 0;
@@ -188,7 +188,7 @@ void Run::resume_from(const Checkpoint& checkpoint) {
   steps_ = state.at("step").get<int64_t>();
   tokens_ = state.at("tokens").get<int64_t>();
   seconds_ = state.at("seconds").get<double>();
-  optimizer_ = AdamW(model_.parameters(), config_.train.optimizer);
+  optimizer_ = Optimizer(model_.parameters(), config_.train.optimizer);
   optimizer_.load_state(SafetensorsFile(checkpoint.path / "optimizer.safetensors"), steps_);
   loader_.set_state(state.at("loader"));
   log_info("resumed {} at step {}", checkpoint.path.string(), steps_);

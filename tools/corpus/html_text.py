@@ -11,7 +11,7 @@ _NOISE = ", ".join(
     "[role=navigation] [role=search] .sphinxsidebar .related .navheader .navfooter .footer .header .nav-panel .node-links "
     "a.headerlink .headerlink .linenos .sidebar .toctree-wrapper .contents .toc .navigation .breadcrumb .breadcrumbs "
     ".prev-next-area .bd-sidebar .bd-toc .copybtn .viewcode-link .sourcelink .chlinkprevnexttop .chlinkprevnextbot "
-    ".chlinktop .pcenter .edit-page table.index-entries-cp table.menu ul.menu .copiable-link .copiable-anchor .ContChap .ContSect .mini-toc ul.toc ul.mini-toc .shortcontents .element-shortcontents .element-contents .sphx-glr-download .sphx-glr-footer .admonition.seealso".split()
+    ".chlinktop .pcenter .edit-page table.index-entries-cp table.menu ul.menu .buttons .waystouse .docnav .copiable-link .copiable-anchor .ContChap .ContSect .mini-toc ul.toc ul.mini-toc .shortcontents .element-shortcontents .element-contents .sphx-glr-download .sphx-glr-footer .admonition.seealso".split()
 )
 _MAIN = ("div[role=main]", "main", "article", "div.bodywrapper div.body", "div.body", "div.document", "div#content", "body")
 _BLOCK = frozenset(

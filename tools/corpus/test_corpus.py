@@ -229,6 +229,8 @@ def put_npm(cache: Path, package: str, files: dict[str, bytes]) -> None:
 def test_globs():
     wanted = unpack.make_matcher(["usr/**/*.{py,pyi}"], ["**/test/**"])
     assert wanted("usr/lib/a.py") and wanted("usr/a.pyi") and not wanted("usr/test/a.py") and not wanted("usr/a.pyc")
+    digits = unpack.make_matcher(["**/p0[0-7]?.html"], [])
+    assert digits("a/p071.html") and not digits("a/p081.html")
 
 
 def test_fetch_writes_documents_and_a_second_call_reuses_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

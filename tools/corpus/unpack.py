@@ -45,6 +45,7 @@ def make_matcher(include: list[str], exclude: list[str]):
         parts = []
         for glob in globs:
             pattern = re.escape(glob).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+            pattern = re.sub(r"\\\[(.*?)\\\]", lambda m: "[" + m[1].replace("\\", "") + "]", pattern)
             pattern = re.sub(r"\\\{(.*?)\\\}", lambda m: "(?:" + m[1].replace(",", "|") + ")", pattern)
             parts.append(pattern)
         return re.compile("|".join(f"(?:{p})" for p in parts) or "(?!)")
