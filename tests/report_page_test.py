@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -94,7 +93,6 @@ def test_hostile_text_stays_in_the_json(page):
     assert report["samples"][0]["tokens"] == ["", HOSTILE, "", "群.", "\ufffd"]
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
 def test_a_browser_shows_it_as_text(page):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
              "--disable-sync", "--no-first-run", "--virtual-time-budget=2000", "--enable-logging=stderr"]  # fmt: skip

@@ -25,7 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kEvalBytesByDomain = 400'000;
+constexpr int64_t kEvalBytesByDomain = 300'000;
 
 struct Prompt {
   const char *domain, *text;

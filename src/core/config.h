@@ -18,9 +18,9 @@ struct DataConfig {
 };
 
 struct OptimizerConfig {
-  std::string kind = "adamw";  // "adamw", or "muon": Muon for the matrices inside the network, AdamW for the rest
+  std::string kind = "adamw";       // "adamw", or "muon": Muon for the matrices inside the network, AdamW for the rest
   double lr = 3e-3;                 // peak learning rate
-  double embedding_lr_scale = 1.0;     // of the embedding table and the head: their rows are learnt from few tokens each
+  double embedding_lr_scale = 1.0;  // of the embedding table and the head: their rows are learnt from few tokens each
   double min_lr_share = 0.05;       // the decay ends at lr * min_lr_share
   std::string schedule = "cosine";  // "cosine" or "wsd" (warm-up, stable, decay)
   int64_t warmup_steps = 50;

@@ -25,7 +25,8 @@ bool is_table(const std::string& name) { return name == "embedding" || name == "
 
 // What gives scores row by row (tables, router heads and gates) has no business being orthogonal.
 bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
-  return parameter.dim() >= 2 && !is_table(name) && name.find(".head") == std::string::npos && !name.ends_with("router_gate");
+  return parameter.dim() >= 2 && !is_table(name) && name.find(".head") == std::string::npos &&
+         !name.ends_with("router_gate");
 }
 
 constexpr double kMuonMomentum = 0.95;
@@ -46,7 +47,10 @@ at::Tensor orthogonalised(const at::Tensor& matrices) {
 
 Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config) : config_(config) {
   enum { kMatrices, kVectors, kTables, kMuon };
-  groups_ = {{false, config.weight_decay, 1}, {false, 0, 1}, {false, config.weight_decay, config.embedding_lr_scale}, {true, config.weight_decay, 1}};
+  groups_ = {{false, config.weight_decay, 1},
+             {false, 0, 1},
+             {false, config.weight_decay, config.embedding_lr_scale},
+             {true, config.weight_decay, 1}};
   for (const std::string& name : parameters.learnt_names()) {
     const at::Tensor& parameter = parameters[name];
     const bool muon = config.kind == "muon" && is_inner_matrix(name, parameter);

@@ -1,8 +1,9 @@
 // The optimizer over the learnt parameters, its schedule, and gradient clipping.
 //   adamw   AdamW (Loshchilov, Hutter 2019) for everything
-//   muon    Muon (Jordan et al. 2024) for matrices inside the network: the momentum, orthogonalised by five Newton-Schulz
-//           steps, scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv 2502.16982), so that
-//           one learning rate serves both; AdamW for the embedding, the heads and the vectors
+//   muon    Muon (Jordan et al. 2024) for matrices inside the network: the momentum, orthogonalised by five
+//   Newton-Schulz
+//           steps, scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv 2502.16982), so
+//           that one learning rate serves both; AdamW for the embedding, the heads and the vectors
 #pragma once
 #include <map>
 #include <string>
