@@ -26,7 +26,7 @@ inline Json full_json() {
     "train": {
       "seed": 18446744073709551615, "device": "cuda", "precision": "bf16", "num_threads": 3, "steps": 20,
       "batch_tokens": 256, "micro_batch_tokens": 128,
-      "optimizer": {"lr": 0.01, "min_lr_share": 0.1, "schedule": "wsd", "warmup_steps": 5, "decay_share": 0.4,
+      "optimizer": {"kind": "muon", "lr": 0.01, "embedding_lr_scale": 2.5, "min_lr_share": 0.1, "schedule": "wsd", "warmup_steps": 5, "decay_share": 0.4,
                     "beta1": 0.8, "beta2": 0.99, "eps": 1e-7, "weight_decay": 0.2, "clip_norm": 2.0},
       "loss": {"domain_weight": 0.3, "z_loss": 0.002, "balance_rate": 0.004, "domain_dropout": 0.3},
       "eval_every": 7, "eval_bytes": 1000, "checkpoint_every": 9, "keep_checkpoints": 4, "log_every": 2}})");
