@@ -21,7 +21,7 @@ struct CommandWords {
 // Commands of tessera-train and of the ./tessera script: this program can't see their options.
 const CommandWords kElsewhere[] = {
     {"train", "Train a model", {"--resume", "--init", "--json", "--help"}, true},
-    {"demo", "Data, training, evaluation, text and an HTML page", {"--json", "--help"}, true},
+    {"demo", "Data, training, evaluation, text and an HTML page", {"--config", "--json", "--help"}, false},
     {"eval", "Bits per byte by domain", {"--data", "--max-bytes", "--threads", "--json", "--help"}, false},
     {"generate",
      "Text, with the domains and components that made it",

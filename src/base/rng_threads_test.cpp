@@ -55,7 +55,9 @@ TEST(ParallelForTest, RethrowsAndStops) {
     } catch (const std::invalid_argument& e) {
       EXPECT_STREQ(e.what(), "index 3");
     }
-    if (num_threads == 1) EXPECT_EQ(visits, 4);
+    if (num_threads == 1) {
+      EXPECT_EQ(visits, 4);
+    }
   }
 }
 

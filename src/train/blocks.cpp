@@ -13,21 +13,10 @@ using torch::autograd::variable_list;
 struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
   static Variable forward(AutogradContext* context, const Variable& gate_up) {
     context->save_for_backward({gate_up});
-    const auto parts = gate_up.chunk(2, -1);
-    return at::silu(parts[0]).mul_(parts[1]);
+    return swiglu_forward(gate_up);
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
-    const at::Tensor gate_up = context->get_saved_variables()[0];
-    const auto parts = gate_up.chunk(2, -1);
-    const at::Tensor gate = parts[0], up = parts[1], grad = grads[0];
-    const at::Tensor sigmoid = at::sigmoid(gate);
-    const at::Tensor silu = gate * sigmoid;
-    at::Tensor out = at::empty_like(gate_up);
-    auto halves = out.chunk(2, -1);
-    at::mul_out(halves[1], grad, silu);
-    // d silu / d gate = sigmoid (1 + gate (1 - sigmoid)) = sigmoid + silu (1 - sigmoid)
-    halves[0].copy_(sigmoid.addcmul(silu, 1 - sigmoid).mul_(up).mul_(grad));
-    return {out};
+    return {swiglu_backward(context->get_saved_variables()[0], grads[0])};
   }
 };
 
@@ -48,6 +37,23 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight) { return at::l
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (x.scalar_type() == weight.scalar_type()) return at::rms_norm(x, {x.size(-1)}, weight, eps);
   return at::rms_norm(x.to(weight.scalar_type()), {x.size(-1)}, weight, eps).to(x.scalar_type());
+}
+
+at::Tensor swiglu_forward(const at::Tensor& gate_up) {
+  const auto parts = gate_up.chunk(2, -1);
+  return at::silu(parts[0]).mul_(parts[1]);
+}
+
+at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& grad) {
+  const auto parts = gate_up.chunk(2, -1);
+  const at::Tensor sigmoid = at::sigmoid(parts[0]);
+  const at::Tensor silu = parts[0] * sigmoid;
+  at::Tensor out = at::empty_like(gate_up);
+  auto halves = out.chunk(2, -1);
+  at::mul_out(halves[1], grad, silu);
+  // d silu / d gate = sigmoid (1 + gate (1 - sigmoid)) = sigmoid + silu (1 - sigmoid)
+  halves[0].copy_(sigmoid.addcmul(silu, 1 - sigmoid).mul_(parts[1]).mul_(grad));
+  return out;
 }
 
 at::Tensor swiglu(const at::Tensor& gate_up) { return SwigluFunction::apply(gate_up); }

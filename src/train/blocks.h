@@ -13,6 +13,9 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 // silu(gate) * up, the last dimension being [gate ; up] (Shazeer 2020). One saved tensor, one pass each way.
 at::Tensor swiglu(const at::Tensor& gate_up);
+// Its two halves, outside autograd: the value, and the gradient of gate_up given that of the value.
+at::Tensor swiglu_forward(const at::Tensor& gate_up);
+at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& grad);
 
 // Rotary positions (Su et al. 2021), halves rotated as in Llama. cos and sin are [R, T, h/2].
 struct Rotary {

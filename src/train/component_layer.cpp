@@ -1,6 +1,7 @@
 #include "train/component_layer.h"
 
 #include "base/error.h"
+#include "train/blocks.h"
 
 namespace tessera {
 namespace {
@@ -62,22 +63,6 @@ at::Tensor grouped_weight_grad(const at::Tensor& grad_PO, const at::Tensor& in_P
     }
   });
   return grad;
-}
-
-at::Tensor swiglu_forward(const at::Tensor& gate_up) {
-  const auto parts = gate_up.chunk(2, 1);
-  return at::silu(parts[0]).mul_(parts[1]);
-}
-
-at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& grad) {
-  const auto parts = gate_up.chunk(2, 1);
-  const at::Tensor sigmoid = at::sigmoid(parts[0]);
-  const at::Tensor silu = parts[0] * sigmoid;
-  at::Tensor out = at::empty_like(gate_up);
-  auto halves = out.chunk(2, 1);
-  at::mul_out(halves[1], grad, silu);
-  halves[0].copy_(sigmoid.addcmul(silu, 1 - sigmoid).mul_(parts[1]).mul_(grad));
-  return out;
 }
 
 // Where each token's work lies: assignments (token, k) sorted by component, and the (token, bank) pairs they need,

@@ -93,8 +93,12 @@ void Optimizer::muon_step(Group& group, double lr) {
     const at::Tensor& grad = parameter.grad();
     at::Tensor& momentum = group.m[i];
     momentum.mul_(kMuonMomentum).add_(grad);
-    const at::Tensor update = orthogonalised(grad.add(momentum, kMuonMomentum));  // Nesterov
-    const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(parameter.size(-2), parameter.size(-1))));
+    const at::Tensor nesterov = grad.add(momentum, kMuonMomentum);
+    // A gate and an up matrix that are stored as one stack are two matrices.
+    const int64_t blocks = group.names[i].ends_with("gate_up") ? 2 : 1;
+    const at::Tensor update = orthogonalised(nesterov.unflatten(-2, {blocks, -1})).flatten(-3, -2);
+    const double scale =
+        0.2 * std::sqrt(static_cast<double>(std::max(parameter.size(-2) / blocks, parameter.size(-1))));
     parameter.mul_(1 - lr * group.weight_decay).add_(update, -lr * scale);
   }
 }

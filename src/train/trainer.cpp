@@ -266,12 +266,13 @@ void Run::update_selection_bias(const StepMetrics& metrics) {
       for (int64_t c = begin; c < begin + domain.num_components; ++c)
         total += static_cast<double>(counts_LN[l][static_cast<size_t>(c)]);
       const double mean = total / domain.num_components;
-      for (int64_t c = begin; c < begin + domain.num_components; ++c) {
-        const double excess = static_cast<double>(counts_LN[l][static_cast<size_t>(c)]) - mean;
-        change.data_ptr<float>()[c] = static_cast<float>(config_.train.loss.balance_rate * (excess > 0   ? -1
-                                                                                            : excess < 0 ? 1
-                                                                                                         : 0));
+      at::Tensor of_domain = change.narrow(0, begin, domain.num_components);
+      for (int64_t c = 0; c < domain.num_components; ++c) {
+        const double excess = static_cast<double>(counts_LN[l][static_cast<size_t>(begin + c)]) - mean;
+        of_domain[c] = config_.train.loss.balance_rate * (excess > 0 ? -1 : excess < 0 ? 1 : 0);
       }
+      // A few busy components and many idle ones would lift the whole domain above the others.
+      of_domain.sub_(of_domain.mean());
       begin += domain.num_components;
     }
     const at::NoGradGuard no_grad;
