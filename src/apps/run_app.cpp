@@ -1,21 +1,41 @@
+#include <algorithm>
 #include <exception>
 
 #include "apps/commands.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "core/config.h"
 
 namespace tessera {
+namespace {
+
+// CLI11 would only say that a subcommand is required.
+void check_command(const CLI::App& app, const std::string& word) {
+  if (word.starts_with("-")) return;
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  if (std::find(known.begin(), known.end(), word) != known.end()) return;
+  const std::string near = nearest(word, known);
+  throw Error(ErrorCode::kUsage, "unknown command '" + word + "'",
+              near.empty() ? "./tessera --help lists the commands" : "did you mean '" + near + "'?");
+}
+
+}  // namespace
 
 int run_app(CLI::App& app, int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(36);
   try {
+    if (argc > 1) check_command(app, argv[1]);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::RuntimeError& e) {  // a command that ended with an exit code of its own
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    log_info("error: {}", e.what());
+    log_info("hint:  --help shows what is expected, with an example");
+    return 2;
   } catch (const Error& e) {
     log_info("error: {}", e.what());
     if (!e.hint().empty()) log_info("hint:  {}", e.hint());

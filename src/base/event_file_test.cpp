@@ -1,6 +1,7 @@
 #include "base/event_file.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -14,7 +15,8 @@ class EventFileTest : public testing::Test {
  protected:
   void SetUp() override { std::filesystem::remove_all(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
-  const std::filesystem::path folder_ = std::filesystem::path(testing::TempDir()) / "tessera_event_file_test";
+  const std::filesystem::path folder_ =
+      std::filesystem::path(testing::TempDir()) / ("tessera_event_file_test." + std::to_string(::getpid()));
 };
 
 TEST_F(EventFileTest, CrcOfTheStandardsExamples) {

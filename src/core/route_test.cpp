@@ -148,10 +148,12 @@ TEST(RouteTest, JsonComesBackBitForBit) {
 TEST(RouteTest, OfADenseModelAndOfNoTokens) {
   Architecture dense;
   dense.trunk.num_layers = 2;
-  EXPECT_EQ(route_from_json(to_json(Route{.num_tokens = 5}), dense).num_tokens, 5);
-  EXPECT_EQ(route_from_json(to_json(Route{.num_domains = 2, .num_layers = 2, .num_active = 2}), small_architecture())
-                .num_layers,
-            2);
+  Route route;
+  route.num_tokens = 5;
+  EXPECT_EQ(route_from_json(to_json(route), dense).num_tokens, 5);
+  route = {};
+  route.num_domains = route.num_layers = route.num_active = 2;
+  EXPECT_EQ(route_from_json(to_json(route), small_architecture()).num_layers, 2);
 }
 
 TEST(RouteTest, MalformedRoutesAreRefused) {
