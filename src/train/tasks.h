@@ -6,6 +6,10 @@
 
 #include "train/torch.h"
 
+#ifndef INTRA_OP_PARALLEL
+#error "compile with -fopenmp: without it at::parallel_for is a plain loop"
+#endif
+
 namespace tessera {
 
 // The kernels are f32 on the CPU; every other precision and device takes the tensor operations beside them.
