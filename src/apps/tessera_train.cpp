@@ -7,6 +7,7 @@ int main(int argc, char** argv) {
   tessera::add_eval_command(app);
   tessera::add_generate_command(app);
   tessera::add_score_command(app);
+  tessera::add_bench_train_command(app);
   tessera::add_demo_command(app);
   return tessera::run_app(app, argc, argv);
 }

@@ -3,6 +3,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "train/section_timer.h"
 #include "train/tasks.h"
 
 namespace tessera {
@@ -43,6 +44,7 @@ void weight_grads(const std::vector<WeightGrad>& products) {
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("linear forward");
     const at::Tensor x = x_in.contiguous();
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
@@ -57,6 +59,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("linear backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], grad_y = grads[0].contiguous();
     const int64_t out = weight.size(0), in = weight.size(1);
@@ -79,6 +82,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight, double eps) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("norm forward");
     const at::Tensor x = x_in.contiguous();
     const int64_t width = x.size(-1);
     const at::Tensor y = at::empty_like(x), inverse_rms = at::empty({num_rows(x)}, x.options());
@@ -92,6 +96,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("norm backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &inverse_rms = saved[2], grad_y = grads[0].contiguous();
     const int64_t width = x.size(-1), blocks = (num_rows(x) + kBlockRows - 1) / kBlockRows;
@@ -108,6 +113,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
 struct SwigluCpu : torch::autograd::Function<SwigluCpu> {
   static Variable forward(AutogradContext* context, const Variable& gate_up_in) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("swiglu forward");
     const at::Tensor gate_up = gate_up_in.contiguous();
     std::vector<int64_t> shape = gate_up.sizes().vec();
     const int64_t width = shape.back() /= 2;
@@ -121,6 +127,7 @@ struct SwigluCpu : torch::autograd::Function<SwigluCpu> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("swiglu backward");
     const at::Tensor gate_up = context->get_saved_variables()[0], grad_y = grads[0].contiguous();
     const int64_t width = gate_up.size(-1) / 2;
     const at::Tensor grad = at::empty_like(gate_up);
@@ -140,6 +147,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                           int64_t num_kv_heads, const Variable& cos, const Variable& sin, const Variable& begin_RT,
                           const Variable& end_RT) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("attention forward");
     const at::Tensor x = x_in.contiguous();
     const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
@@ -177,6 +185,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("attention backward");
     const auto saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &w_query = saved[1], &w_key = saved[2], &w_value = saved[3], &w_output = saved[4],
                      &query = saved[5], &key = saved[6], &value = saved[7], &mixed = saved[8], &log_sum_exp = saved[9],

@@ -6,6 +6,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "train/component_layer.h"
+#include "train/section_timer.h"
 #include "train/tasks.h"
 
 namespace tessera {
@@ -129,6 +130,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
                           const Variable& weights_SK, const Variable& bank_gate_up, const Variable& component_gate_up,
                           const Variable& component_down, const std::vector<int>& bank_of) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("component layer forward");
     const at::Tensor x_tensor = x_SD.contiguous(), p_tensor = weights_SK.contiguous();
     const Stack bank(bank_gate_up), unique(component_gate_up), down(component_down);
     const auto plan =
@@ -197,6 +199,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("component layer backward");
     const auto saved = context->get_saved_variables();
     const auto held = context->saved_data["plan"].toCapsule();
     const Plan& plan = static_cast<const Plan&>(*held);

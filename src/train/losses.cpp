@@ -4,6 +4,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "train/blocks.h"
+#include "train/section_timer.h"
 #include "train/tasks.h"
 
 namespace tessera {
@@ -65,6 +66,7 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
                           const Variable& targets_S) {
     const bool differentiate = hidden_in.requires_grad() || head_VD.requires_grad();
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const SectionTimer timer("cross-entropy, both ways");
     constexpr int64_t kPartRows = 128, kPartVocab = 256;
     const at::Tensor hidden_SD = hidden_in.contiguous(), targets_tensor = targets_S.contiguous();
     const int64_t rows = hidden_SD.size(0), width = hidden_SD.size(1), vocab = head_VD.size(0);
