@@ -1,6 +1,7 @@
 // Attention of one row (sequence) without its T x T matrix: a block of queries at a time against the keys that any of
-// it sees, on library products. Every mask of the model is an interval of keys for each query, so masked keys outside a
-// block's intervals cost nothing.
+// it sees. The products are hand-vectorised: at a head's width a library spends more on packing than on multiplying.
+// Every mask of the model is an interval of keys for each query, so masked keys outside a block's intervals cost
+// nothing.
 #pragma once
 #include <cstdint>
 

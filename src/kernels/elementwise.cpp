@@ -166,10 +166,10 @@ void exp_minus(float* scores, int64_t n, float shift) {
   });
 }
 
-void softmax_backward(float* probs, const float* grads, int64_t n, float shift, float scale) {
+void softmax_gradient(const float* probs, float* grads, int64_t n, float shift, float scale) {
   for_each_vector(n, [&](auto d, int64_t i) {
     const auto centred = hn::Sub(hn::LoadU(d, grads + i), hn::Set(d, shift));
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, probs + i), hn::Set(d, scale)), centred), d, probs + i);
+    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, probs + i), hn::Set(d, scale)), centred), d, grads + i);
   });
 }
 
@@ -227,7 +227,7 @@ TESSERA_DISPATCH(void, rotate_heads,
                  (x, rows, heads, head_dim, cos, sin, sign))
 TESSERA_DISPATCH(float, softmax, (float* scores, int64_t n), (scores, n))
 TESSERA_DISPATCH(void, exp_minus, (float* scores, int64_t n, float shift), (scores, n, shift))
-TESSERA_DISPATCH(void, softmax_backward, (float* probs, const float* grads, int64_t n, float shift, float scale),
+TESSERA_DISPATCH(void, softmax_gradient, (const float* probs, float* grads, int64_t n, float shift, float scale),
                  (probs, grads, n, shift, scale))
 TESSERA_DISPATCH(float, dot, (const float* a, const float* b, int64_t n), (a, b, n))
 TESSERA_DISPATCH(void, axpy, (float a, const float* x, float* y, int64_t n), (a, x, y, n))

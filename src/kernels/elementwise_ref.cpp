@@ -82,8 +82,8 @@ void exp_minus(float* scores, int64_t n, float shift) {
   for (int64_t i = 0; i < n; ++i) scores[i] = std::exp(scores[i] - shift);
 }
 
-void softmax_backward(float* probs, const float* grads, int64_t n, float shift, float scale) {
-  for (int64_t i = 0; i < n; ++i) probs[i] = scale * probs[i] * (grads[i] - shift);
+void softmax_gradient(const float* probs, float* grads, int64_t n, float shift, float scale) {
+  for (int64_t i = 0; i < n; ++i) grads[i] = scale * probs[i] * (grads[i] - shift);
 }
 
 float dot(const float* a, const float* b, int64_t n) {
