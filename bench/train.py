@@ -140,11 +140,23 @@ def write_random(folder: pathlib.Path, model: dict) -> None:
     subprocess.run([TRAINER, "bench-train-worker", folder, "-", "--write-random"], check=True, stdout=subprocess.DEVNULL)
 
 
-def mhc(shape: dict) -> dict:
-    """16 general components and four domains of four; banks and own parts as wide as one expert together."""
+def active_parameters(model: dict, work: pathlib.Path) -> int:
+    config = work / "estimate.json"
+    config.write_text(json.dumps({"name": "estimate", "model": model}))
+    answer = subprocess.run([ROOT / "build/release/tessera", "estimate", config, "--json"], check=True, capture_output=True, text=True)
+    return json.loads(answer.stdout.splitlines()[-1])["active_parameters"]
+
+
+def mhc(shape: dict, work: pathlib.Path) -> dict:
+    """16 general components and four domains of four, both routers; as wide as the flat MoE's active parameters allow."""
     domains = [{"name": "general", "num_components": 16, "always": True}] + [{"name": n, "num_components": 4} for n in ("code", "mathematics", "science", "prose")]
-    half = shape["expert_width"] // 2
-    return architecture(shape, {"domains": domains, "num_active": ACTIVE, "num_banks": 8, "base_width": half, "unique_width": half}, "planner")
+    target = active_parameters(flat_of(shape, EXPERTS), work)
+    for half in range(shape["expert_width"] // 2, 0, -2):
+        hierarchy = {"domains": domains, "num_active": ACTIVE, "num_banks": 8, "base_width": half, "unique_width": half}
+        model = architecture(shape, hierarchy, "planner")
+        if active_parameters(model, work) <= target:
+            return model
+    sys.exit("error: the routers alone have more active parameters than the flat MoE")
 
 
 def flat_of(shape: dict, experts: int) -> dict:
@@ -219,7 +231,8 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
     shape, tokens = SHAPES[shape_name], work / "tokens.txt"
     flat, ours_mhc = work / f"flat-{shape_name}-{precision}", work / f"mhc-{shape_name}-{precision}"
     write_flat(flat, shape)
-    write_random(ours_mhc, mhc(shape))
+    model = mhc(shape, work)
+    write_random(ours_mhc, model)
     common = ["--precision", precision, "--threads", args.threads]
     python = [sys.executable, __file__, "--peer", "--shape", shape_name, "--backend", args.backend, "--tokens", tokens, *common]
     worker = [TRAINER, "bench-train-worker"]
@@ -240,6 +253,8 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
             print(f"  {name:9} {rate:8.0f} tokens/s  {rate * gflops / peak_ours:6.1%} of {peak_ours:.0f} GFLOPS  peak memory {memory[name] / 2**20:6.0f} MiB")
         else:
             print(f"  {name:9} does not run")
+    h, actives = model["hierarchy"], [active_parameters(m, work) for m in (flat_of(shape, EXPERTS), model)]
+    print(f"  active parameters: flat {actives[0]:,}, mhc {actives[1]:,} (Fb {h['base_width']}, Fu {h['unique_width']})")
     print(f"  peer's own GEMM peak {peak_theirs:.0f} GFLOPS; its best is {best_name}, {rates[best_name] * gflops / peak_theirs:.1%} of it")
     parts = sides["ours"].results[-1]["parts"]
     total = sides["ours"].results[-1]["seconds"]

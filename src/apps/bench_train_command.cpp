@@ -48,9 +48,11 @@ double gemm_peak_gflops() {
 void serve(const std::string& model_path, int64_t rows, const std::string& tokens_path, const std::string& precision,
            int threads) {
   at::set_num_threads(threads);
-  const ModelFolder folder = open_model(model_path);
   const at::ScalarType compute = precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  const Model model(folder.architecture, Parameters(folder, at::kFloat, at::kCPU), compute);
+  const Model model = [&] {  // the mapped file must not count as memory of the training
+    const ModelFolder folder = open_model(model_path);
+    return Model(folder.architecture, Parameters(folder, at::kFloat, at::kCPU), compute);
+  }();
   OptimizerConfig config;
   Optimizer optimizer(model.parameters(), config);
   std::ifstream file(tokens_path);
