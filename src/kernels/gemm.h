@@ -16,4 +16,7 @@ struct Matrix {
 void gemm(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int64_t c_stride, float keep = 0.0f,
           float scale = 1.0f);
 
+// c[n, n] = scale a a^T + keep c for a [n, k] and symmetric c, at little more than half of the work of gemm.
+void gram(int64_t n, int64_t k, const float* a, int64_t a_stride, float* c, float keep = 0.0f, float scale = 1.0f);
+
 }  // namespace tessera

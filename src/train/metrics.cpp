@@ -14,6 +14,7 @@ StepMetrics::StepMetrics(const Architecture& a, int64_t step)
   for (const Domain& d : a.hierarchy.domains) owner_names_.push_back(d.name);
   for (int d : routed_domains(a.hierarchy)) text_names_.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
   picks_LN_.assign(static_cast<size_t>(num_component_layers(a)), std::vector<int64_t>(owner_of_component_.size(), 0));
+  even_picks_N_.assign(owner_of_component_.size(), 0.0);
   picks_by_text_and_owner_.assign(text_names_.size() + 1, std::vector<int64_t>(owner_names_.size(), 0));
 }
 
@@ -22,6 +23,17 @@ void StepMetrics::add(const PackedRows& rows, const Forward& forward, double mic
   ++num_micro_;
   if (forward.domains.loss.defined()) domain_loss += forward.domains.loss.item<double>();
   const int64_t k = architecture_->hierarchy.num_active;
+  const std::vector<int> routed = routed_domains(architecture_->hierarchy);
+  for (size_t c = 0; c < rows.chunks.size() && !forward.choices.empty(); ++c) {
+    std::vector<uint8_t> eligible(architecture_->hierarchy.domains.size(), 1);  // by domain
+    for (size_t d = 0; d < routed.size(); ++d)
+      eligible[static_cast<size_t>(routed[d])] = forward.domains.active_CM[c * routed.size() + d];
+    double num_eligible = 0;
+    for (int owner : owner_of_component_) num_eligible += eligible[static_cast<size_t>(owner)];
+    const double each = static_cast<double>((rows.chunks[c].end - rows.chunks[c].begin) * k) / num_eligible;
+    for (size_t i = 0; i < even_picks_N_.size(); ++i)
+      even_picks_N_[i] += eligible[static_cast<size_t>(owner_of_component_[i])] ? each : 0.0;
+  }
   for (size_t l = 0; l < forward.choices.size(); ++l) {
     const at::Tensor ids = forward.choices[l].ids_SK.to(at::kCPU).contiguous();
     const int64_t* id = ids.data_ptr<int64_t>();

@@ -26,6 +26,8 @@ class StepMetrics {
 
   double bits_per_byte() const;
   std::vector<std::vector<int64_t>> component_picks() const;  // [L][N]
+  // [N] picks of each component in a layer if every token's were spread evenly over those eligible for it.
+  const std::vector<double>& even_picks() const { return even_picks_N_; }
   std::vector<std::vector<double>> load_by_domain()
       const;                                     // [M text domain][owner]: share of the picks; a row sums to 1
   std::string line(int64_t batch_tokens) const;  // for a person
@@ -36,6 +38,7 @@ class StepMetrics {
   std::vector<std::string> owner_names_, text_names_;
   std::vector<int> owner_of_component_;
   std::vector<std::vector<int64_t>> picks_LN_;
+  std::vector<double> even_picks_N_;
   std::vector<std::vector<int64_t>> picks_by_text_and_owner_;  // one row more than M: unlabelled text
   int64_t num_micro_ = 0;
 };

@@ -52,12 +52,12 @@ void for_each_piece(const std::vector<at::Tensor>& tensors, const Body& body) {
 void orthogonalise_in_place(float* x, int64_t rows, int64_t columns) {
   const int64_t size = rows * columns;
   const float inverse = static_cast<float>(1 / (std::sqrt(sum_of_squares(x, size)) + 1e-7));
-  float *gram = scratch(0, rows * rows), *polynomial = scratch(1, rows * rows), *next = scratch(2, size);
+  float *square = scratch(0, rows * rows), *polynomial = scratch(1, rows * rows), *next = scratch(2, size);
   for (int64_t i = 0; i < size; ++i) x[i] *= inverse;
   for (int i = 0; i < 5; ++i) {
-    gemm(rows, rows, columns, {x, columns}, {x, columns, true}, gram, rows);
-    std::copy_n(gram, rows * rows, polynomial);  // -4.775 gram + 2.0315 gram^2
-    gemm(rows, rows, rows, {gram, rows}, {gram, rows}, polynomial, rows, kQuintic[1], kQuintic[2]);
+    gram(rows, columns, x, columns, square);
+    std::copy_n(square, rows * rows, polynomial);  // b X X^T + c (X X^T)^2
+    gram(rows, rows, square, rows, polynomial, kQuintic[1], kQuintic[2]);
     std::copy_n(x, size, next);
     gemm(rows, columns, rows, {polynomial, rows}, {x, columns}, next, columns, kQuintic[0]);
     std::copy_n(next, size, x);

@@ -250,33 +250,24 @@ StepMetrics Run::step() {
   return metrics;
 }
 
-// Pushes each component's load towards the mean of its domain, so that balance never works against the choice of the
-// domain (bias: Wang et al. 2024, arXiv 2408.15664).
+// Moves each component's selection bias against its load relative to an even spread over what is eligible (bias: Wang
+// et al. 2024, arXiv 2408.15664, whose sign is replaced by the excess itself, so that it rests when the load is even).
+// Even is by token: a domain's own components owe their share of that domain's text only.
 void Run::update_selection_bias(const StepMetrics& metrics) {
   const Architecture& a = config_.model;
   const std::vector<std::vector<int64_t>> counts_LN = metrics.component_picks();
+  const std::vector<double>& even_N = metrics.even_picks();
+  const at::NoGradGuard no_grad;
   for (size_t l = 0; l < counts_LN.size(); ++l) {
     const at::Tensor& bias =
         model_.parameters()["layers." + std::to_string(static_cast<int>(l) + a.trunk.num_dense_layers) +
                             ".selection_bias"];
-    at::Tensor change = at::zeros({bias.size(0)}, at::kFloat);
-    int64_t begin = 0;
-    for (const Domain& domain : a.hierarchy.domains) {
-      double total = 0;
-      for (int64_t c = begin; c < begin + domain.num_components; ++c)
-        total += static_cast<double>(counts_LN[l][static_cast<size_t>(c)]);
-      const double mean = total / domain.num_components;
-      at::Tensor of_domain = change.narrow(0, begin, domain.num_components);
-      for (int64_t c = 0; c < domain.num_components; ++c) {
-        const double excess = static_cast<double>(counts_LN[l][static_cast<size_t>(begin + c)]) - mean;
-        of_domain[c] = config_.train.loss.balance_rate * (excess > 0 ? -1 : excess < 0 ? 1 : 0);
-      }
-      // A few busy components and many idle ones would lift the whole domain above the others.
-      of_domain.sub_(of_domain.mean());
-      begin += domain.num_components;
+    std::vector<float> change;
+    for (size_t c = 0; c < even_N.size(); ++c) {
+      const double excess = even_N[c] > 0 ? static_cast<double>(counts_LN[l][c]) / even_N[c] - 1 : 0.0;
+      change.push_back(static_cast<float>(-config_.train.loss.balance_rate * std::clamp(excess, -1.0, 1.0)));
     }
-    const at::NoGradGuard no_grad;
-    bias.add_(change.to(bias.device(), bias.scalar_type()));
+    bias.add_(at::tensor(change, at::kFloat).to(bias.device(), bias.scalar_type()));
   }
 }
 
