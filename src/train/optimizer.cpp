@@ -99,7 +99,12 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config
     group.names.push_back(name);
     group.parameters.push_back(parameter);
     group.m.push_back(at::zeros_like(parameter).requires_grad_(false));
-    if (muon) continue;
+    if (muon) {
+      const std::string layer = name.substr(0, name.rfind("components.down"));
+      const bool reads_bank = name.ends_with("components.down") && parameters.has(layer + "banks.gate_up");
+      group.base_widths.push_back(reads_bank ? parameters[layer + "banks.gate_up"].size(-2) / 2 : 0);
+      continue;
+    }
     group.v.push_back(at::zeros_like(parameter).requires_grad_(false));
     group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)).requires_grad_(false));
   }
@@ -150,9 +155,14 @@ void Optimizer::muon_step(Group& group, double lr) {
     at::Tensor& momentum = group.m[i];
     momentum.mul_(kMuonMomentum).add_(grad);
     const at::Tensor nesterov = grad.add(momentum, kMuonMomentum);
-    // A gate and an up matrix that are stored as one stack are two matrices.
+    // Matrices that are stored as one are updated as what they are: gate and up, and the parts of an output matrix that
+    // read the bank and the component's own units.
     const int64_t blocks = group.names[i].ends_with("gate_up") ? 2 : 1;
-    const at::Tensor update = orthogonalised(nesterov.unflatten(-2, {blocks, -1})).flatten(-3, -2);
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor& part : nesterov.tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
+      if (part.size(-1) > 0) parts.push_back(orthogonalised(part.unflatten(-2, {blocks, -1})).flatten(-3, -2));
+    }
+    const at::Tensor update = parts.size() == 1 ? parts[0] : at::cat(parts, -1);
     const double scale =
         0.2 * std::sqrt(static_cast<double>(std::max(parameter.size(-2) / blocks, parameter.size(-1))));
     parameter.mul_(1 - lr * group.weight_decay).add_(update, -lr * scale);

@@ -38,6 +38,7 @@ class Optimizer {
     double weight_decay = 0, lr_scale = 1;
     std::vector<std::string> names = {};
     std::vector<at::Tensor> parameters = {}, m = {}, v = {}, steps = {};  // v and steps: of AdamW
+    std::vector<int64_t> base_widths = {};  // of Muon: columns of a component's output matrix that read its bank, or 0
   };
   void adamw_step(Group& group, double lr);
   void muon_step(Group& group, double lr);
