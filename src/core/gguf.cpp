@@ -180,9 +180,7 @@ class GgufFile::Reader {
 GgufFile::GgufFile(const std::filesystem::path& path) : file_(path) { Reader(*this).read(); }
 
 void GgufFile::fail(const std::string& what, const std::string& hint) const {
-  std::string_view start = std::string_view(what).substr(0, 400);  // a name can have 65,535 bytes
-  start = start.substr(0, valid_utf8_prefix(start));
-  throw Error(ErrorCode::kData, fmt::format("{} is no valid GGUF file: {}", path().string(), start),
+  throw Error(ErrorCode::kData, path().string() + " is no valid GGUF file: " + what,
               hint.empty() ? "the file may be cut short or damaged; fetch it again" : hint);
 }
 

@@ -180,9 +180,13 @@ void check_sizes(const ImportSource& source) {
   } catch (const Error& e) {
     throw Error(ErrorCode::kData, source.what + ": " + e.what(), e.hint());
   }
-  if (static_cast<size_t>(a.trunk.num_layers) > source.tensors.size())
-    throw Error(ErrorCode::kData, fmt::format("{} claims {} layers and has {} tensors", source.what, a.trunk.num_layers,
-                                              source.tensors.size()));
+  size_t num_bytes = 0;
+  for (const auto& [name, tensor] : source.tensors) num_bytes += tensor.bytes.size();
+  const auto layers = static_cast<size_t>(a.trunk.num_layers);
+  const auto components = static_cast<size_t>(num_components(a.hierarchy));
+  if (layers > source.tensors.size() || layers * components > num_bytes)
+    throw Error(ErrorCode::kData, fmt::format("{} claims {} layers of {} components and has {} tensors of {} bytes",
+                                              source.what, layers, components, source.tensors.size(), num_bytes));
 }
 
 std::string check_tokenizer(const ImportSource& source) {
@@ -199,39 +203,40 @@ std::string check_tokenizer(const ImportSource& source) {
 
 }  // namespace
 
-ImportSummary import_model(const fs::path& path, const fs::path& out, const ImportOptions& options) {
+ImportSummary import_model(const fs::path& path, const fs::path& given_out, const ImportOptions& options) {
   TESSERA_CHECK(options.dtype == "auto" || options.dtype == "F32" || options.dtype == "F16" || options.dtype == "BF16",
                 options.dtype);
-  std::error_code ignored;
-  if (fs::exists(out, ignored))
-    throw Error(ErrorCode::kFile, out.string() + " is there already", "remove it, or name another folder");
-  const bool is_folder = fs::is_directory(path, ignored);
-  ImportSource source = is_folder ? open_hugging_face_source(path) : open_gguf_source(path);
-  check_sizes(source);
-  ImportSummary summary{source.architecture, 0, check_tokenizer(source)};
-  for (const ParameterSpec& spec : parameter_specs(source.architecture))
-    summary.num_parameters += spec.buffer ? 0 : num_elements(spec.shape);
-
-  const Json config = {{"format", "tessera-1"},
-                       {"model", to_json(source.architecture)},
-                       {"eos_tokens", source.eos_tokens},
-                       {"source", source.origin}};
+  fs::path out = given_out.lexically_normal();
+  if (!out.has_filename()) out = out.parent_path();  // "models/mine/"
   const fs::path beside = out.string() + ".writing";
-  fs::remove_all(beside);
+  std::error_code ignored;
   try {
+    if (fs::exists(out))
+      throw Error(ErrorCode::kFile, out.string() + " is there already", "remove it, or name another folder");
+    const ImportSource source = fs::is_directory(path) ? open_hugging_face_source(path) : open_gguf_source(path);
+    check_sizes(source);
+    ImportSummary summary{source.architecture, 0, check_tokenizer(source)};
+    for (const ParameterSpec& spec : parameter_specs(source.architecture))
+      summary.num_parameters += spec.buffer ? 0 : num_elements(spec.shape);
+    const Json config = {{"format", "tessera-1"},
+                         {"model", to_json(source.architecture)},
+                         {"eos_tokens", source.eos_tokens},
+                         {"source", source.origin}};
+    fs::remove_all(beside);
     fs::create_directories(beside);
     write_json_file(beside / "config.json", config);
     if (!source.tokenizer_json.empty()) write_file_atomic(beside / "tokenizer.json", source.tokenizer_json);
     if (!source.chat_template.empty()) write_file_atomic(beside / "chat_template.jinja", source.chat_template);
     write_weights(source, options.dtype, beside / "model.safetensors", config_hash(config));
     publish_folder(beside, out);
+    return summary;
   } catch (const fs::filesystem_error& e) {
+    fs::remove_all(beside, ignored);
     throw Error(ErrorCode::kFile, e.what());
   } catch (...) {
     fs::remove_all(beside, ignored);
     throw;
   }
-  return summary;
 }
 
 }  // namespace tessera

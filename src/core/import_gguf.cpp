@@ -1,4 +1,6 @@
 // GGUF files of architecture "llama", which is also Mixtral's, as llama.cpp's convert_hf_to_gguf.py writes them.
+#include <cmath>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "core/gguf.h"
@@ -45,7 +47,7 @@ class GgufModel {
     t.num_kv_heads = size("llama.attention.head_count_kv", t.num_heads);
     t.head_dim = size("llama.attention.key_length", t.num_heads > 0 ? t.width / t.num_heads : 0);
     t.context_length = size("llama.context_length");
-    t.rope_theta = file_.number("llama.rope.freq_base").value_or(10000.0);
+    t.rope_theta = number("llama.rope.freq_base", 10000.0);
     t.norm_eps = number("llama.attention.layer_norm_rms_epsilon");
     t.tied_embeddings = !has_tensor("output.weight");
     expect_equal("llama.attention.value_length", t.head_dim);
@@ -113,9 +115,11 @@ class GgufModel {
     if (*value < 0 || *value > INT32_MAX) fail(fmt::format("key '{}': {} is no size", key, *value));
     return static_cast<int>(*value);
   }
-  double number(const std::string& key) const {
+  double number(const std::string& key, std::optional<double> if_missing = std::nullopt) const {
     const std::optional<double> value = file_.number(key);
+    if (!value && if_missing) return *if_missing;
     if (!value) fail("key '" + key + "' is missing");
+    if (!std::isfinite(*value)) fail("key '" + key + "' is not finite");
     return *value;
   }
   void expect_equal(const std::string& key, int expected) const {

@@ -48,19 +48,19 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
       fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is no UTF-8 text", id));
     const int64_t type = types ? (*types)[id] : kNormal;
     if (type == kUnused) continue;
-    if (type == kControl || type == kUserDefined || type == kUnknown) {
-      added.push_back({{"id", id},
-                       {"content", token},
-                       {"special", type != kUserDefined},
-                       {"normalized", false},
-                       {"single_word", false},
-                       {"lstrip", false},
-                       {"rstrip", false}});
-    } else if (type != kNormal) {
+    if (type != kNormal && type != kControl && type != kUserDefined && type != kUnknown)
       fail(fmt::format("key 'tokenizer.ggml.token_type': {} of token {} isn't read", type, id));
-    } else if (!vocab.emplace(std::string(token), id).second) {
+    // Added tokens too: `tokenizers` would give those that the vocabulary lacks other ids.
+    if (!vocab.emplace(std::string(token), id).second)
       fail(fmt::format("key 'tokenizer.ggml.tokens': token {} repeats \"{}\"", id, token));
-    }
+    if (type == kNormal) continue;
+    added.push_back({{"id", id},
+                     {"content", token},
+                     {"special", type != kUserDefined},
+                     {"normalized", false},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false}});
   }
   for (size_t rank = 0; rank < merges->size(); ++rank) {
     if (valid_utf8_prefix((*merges)[rank]) != (*merges)[rank].size())

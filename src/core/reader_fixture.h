@@ -77,7 +77,7 @@ inline MutantCount read_mutants(const std::string& valid, const std::string& alp
     } catch (const Error& e) {
       ++counted.refused;
       EXPECT_EQ(std::string(e.what()).rfind(what, 0), 0u) << "mutant " << i << ": " << e.what();
-      EXPECT_LT(std::string(e.what()).size(), 1000u) << "mutant " << i;
+      EXPECT_LE(std::string(e.what()).size(), 800u) << "mutant " << i;
     } catch (const std::exception& e) {
       ADD_FAILURE() << "mutant " << i << " of seed " << seed << ": " << e.what();
     }
