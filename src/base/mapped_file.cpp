@@ -36,7 +36,7 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
   const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
   for (GuardedMap& map : guarded) {
     const uintptr_t begin = map.begin.load(), end = map.end.load();
-    if (begin == 0 || address < begin || address >= end) continue;
+    if (begin == 0 || info->si_code != BUS_ADRERR || address < begin || address >= end) continue;
     const uintptr_t page = address & ~(static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE)) - 1);
     map.is_cut.store(true);
     void* zeros = ::mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
@@ -49,7 +49,8 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
   if (previous_action.sa_flags & SA_SIGINFO) return previous_action.sa_sigaction(signal, info, context);
   if (previous_action.sa_handler != SIG_DFL && previous_action.sa_handler != SIG_IGN)
     return previous_action.sa_handler(signal);
-  ::signal(SIGBUS, SIG_DFL);  // on return the same read faults again and ends the program
+  ::signal(SIGBUS, SIG_DFL);
+  ::raise(SIGBUS);  // comes when this handler returns, and ends the program
 }
 
 int guard(const std::byte* data, size_t size) {
