@@ -1,6 +1,8 @@
 // Replaces operator new in the tests of core, to see what the readers of reader_fixture.h allocate.
 #include <cstdlib>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "core/reader_fixture.h"
 
@@ -19,6 +21,10 @@ void* allocate(size_t size) {
 
 void* operator new(size_t size) { return allocate(size); }
 void* operator new[](size_t size) { return allocate(size); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept {  // std::stable_sort asks so
+  if (size > largest) largest = size;
+  return std::malloc(size > 0 ? size : 1);
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
