@@ -28,6 +28,7 @@ const CommandWords kElsewhere[] = {
      {"--prompt", "--tokens", "--temperature", "--top-p", "--seed", "--domains", "--threads", "--json", "--help"},
      false},
     {"score", "Logits and routes of given tokens", {"--logits", "--threads", "--float64", "--help"}, false},
+    {"get", "Fetch a published model and import it", {"smollm2"}, false},
     {"setup", "Install and build what is missing", {}, false},
     {"test", "Build everything and pass every test", {}, false},
 };

@@ -111,7 +111,7 @@ int run_demo(const std::string& config_path, bool json) {
   }
   const ModelFolder folder = open_model(run);
   const Hierarchy& hierarchy = folder.architecture.hierarchy;
-  const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+  const Tokenizer tokenizer = load_tokenizer(folder);
   const Json state = read_json_file(list_checkpoints(run).back() / "state.json");
   const Model model(folder.architecture, Parameters(folder), at::kFloat);
   at::set_num_threads(num_cpus());

@@ -28,7 +28,7 @@ void add_eval_command(CLI::App& app) {
   command->callback([args] {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
     const ModelFolder folder = open_model(args->model);
-    const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+    const Tokenizer tokenizer = load_tokenizer(folder);
     std::vector<Document> documents;
     read_documents(args->data, [&](Document&& d) { documents.push_back(std::move(d)); });
     const Model model(folder.architecture, Parameters(folder), at::kFloat);

@@ -60,7 +60,7 @@ void add_generate_command(CLI::App& app) {
   command->callback([args] {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
     const ModelFolder folder = open_model(args->model);
-    const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+    const Tokenizer tokenizer = load_tokenizer(folder);
     args->options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args->domains);
     const Model model(folder.architecture, Parameters(folder), at::kFloat);
     const Generated generated = generate(model, tokenizer, args->prompt, args->options);

@@ -14,12 +14,21 @@ enum class ErrorCode {
   kDiverged,  // a non-finite loss
 };
 
+// At most 800 bytes: a broken file may have megabytes where a name should be. No character is cut in two.
+inline std::string shortened(std::string message) {
+  constexpr size_t kMaxBytes = 800;
+  if (message.size() <= kMaxBytes) return message;
+  size_t end = kMaxBytes - 3;
+  while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xC0) == 0x80) --end;
+  return message.substr(0, end) + "...";
+}
+
 // The user's input or machine is at fault. `message` names the key, file or tensor, what was expected and what was
 // found; `hint` says what to do next (may be empty). Programs print both and exit with 2.
 class Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message, std::string hint = "")
-      : std::runtime_error(message), code_(code), hint_(std::move(hint)) {}
+      : std::runtime_error(shortened(message)), code_(code), hint_(std::move(hint)) {}
   ErrorCode code() const { return code_; }
   const std::string& hint() const { return hint_; }
 

@@ -58,6 +58,7 @@ at::Tensor tensor_from_file(const SafetensorsFile& file, const TensorInfo& info)
   const std::span<const std::byte> bytes = file.bytes(info);
   TESSERA_CHECK(bytes.size() == tensor.nbytes(), info.name);
   if (!bytes.empty()) std::memcpy(tensor.data_ptr(), bytes.data(), bytes.size());
+  file.file().check_intact();
   return tensor;
 }
 
@@ -72,11 +73,9 @@ Parameters::Parameters(const ModelFolder& model, at::ScalarType dtype, at::Devic
     : specs_(parameter_specs(model.architecture)) {
   for (const ParameterSpec& spec : specs_) tensors_[spec.name] = at::empty(spec.shape, at::kFloat);
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
-    const at::Tensor value = tensor_from_file(*model.weights, model.weights->at(spec.name)).to(at::kFloat);
-    if (!at::isfinite(value).all().item<bool>()) {
-      throw Error(ErrorCode::kData,
-                  model.weights->path().string() + ": tensor '" + spec.name + "' has values that are not finite");
-    }
+    const TensorInfo& info = model.weights->at(spec.name);
+    check_finite(*model.weights, info);
+    const at::Tensor value = tensor_from_file(*model.weights, info).to(at::kFloat);
     at::Tensor target = tensors_.at(spec.parameter);
     if (spec.slice >= 0) target = target.select(0, spec.slice).narrow(0, spec.row, spec.shape[0]);
     target.copy_(value);

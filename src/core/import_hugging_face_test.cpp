@@ -1,0 +1,142 @@
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "core/import_fixture.h"
+#include "core/tensor_names.h"
+
+namespace tessera {
+namespace {
+
+const char* kConfig = R"({"model_type": "llama", "vocab_size": 5, "hidden_size": 8, "num_hidden_layers": 1,
+  "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 6, "max_position_embeddings": 64,
+  "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "rope_theta": 500.0, "eos_token_id": [4, 2]})";
+
+// The same model as GgufModel as a folder.
+void write_folder(
+    const fs::path& folder, const Json& config,
+    const std::function<void(std::vector<TensorToWrite>&)>& change = [](auto&) {}) {
+  static const std::vector<float> numbers(64, 0.5f);
+  std::vector<TensorToWrite> tensors;
+  const auto add = [&](const std::string& name, std::vector<int64_t> shape) {
+    const auto count = static_cast<size_t>(num_elements(shape));
+    tensors.push_back({name, "F32", std::move(shape), std::as_bytes(std::span(numbers).first(count))});
+  };
+  add("model.embed_tokens.weight", {5, 8});
+  add("model.norm.weight", {8});
+  const std::string layer = "model.layers.0.";
+  for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) add(layer + norm + ".weight", {8});
+  for (const auto& [name, rows] : {std::pair("q", 8), std::pair("k", 4), std::pair("v", 4), std::pair("o", 8)})
+    add(layer + "self_attn." + name + "_proj.weight", {rows, 8});
+  for (const char* name : {"gate", "up"}) add(layer + "mlp." + name + "_proj.weight", {6, 8});
+  add(layer + "mlp.down_proj.weight", {8, 6});
+  change(tensors);
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  write_json_file(folder / "config.json", config);
+  write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+}
+
+TEST_F(ImportTest, HuggingFaceFolder) {
+  write_folder(folder_ / "source", Json::parse(kConfig));
+  write_json_file(
+      folder_ / "source" / "tokenizer_config.json",
+      {{"chat_template", {{{"name", "tool_use"}, {"template", "A"}}, {{"name", "default"}, {"template", "B"}}}}});
+  import_model(folder_ / "source", folder_ / "out");
+  const ModelFolder model = open_model(folder_ / "out");
+  EXPECT_EQ(model.architecture.trunk.rope_theta, 500);
+  EXPECT_EQ(model.eos_tokens, (std::vector<int32_t>{4, 2}));
+  EXPECT_EQ(read_file(model.chat_template()), "B");
+  EXPECT_EQ(floats(model, "layers.0.attention.key"), std::vector<float>(32, 0.5f));
+  EXPECT_EQ(model.config["source"]["file"], "source");
+}
+
+TEST_F(ImportTest, HuggingFaceFoldersThatAreRefused) {
+  struct Case {
+    const char* name;
+    const char* patch;  // of the config
+    const char* part;
+  };
+  const std::vector<Case> cases = {
+      {"another kind", R"({"model_type": "gpt2"})", "\"gpt2\""},
+      {"no kind", R"({"model_type": null})", "model_type"},
+      {"kind is a number", R"({"model_type": 3})", "model_type"},
+      {"no width", R"({"hidden_size": null})", "hidden_size"},
+      {"width is a string", R"({"hidden_size": "8"})", "hidden_size"},
+      {"width is negative", R"({"hidden_size": -8})", "hidden_size"},
+      {"width is 2^40", R"({"hidden_size": 1099511627776})", "hidden_size"},
+      {"no heads", R"({"num_attention_heads": 0})", "num_heads"},
+      {"no context", R"({"max_position_embeddings": null})", "max_position_embeddings"},
+      {"16 million layers", R"({"num_hidden_layers": 16000000})", "tensors"},
+      {"80,000 layers", R"({"num_hidden_layers": 80000})", "80000 layers"},
+      {"two layers of one", R"({"num_hidden_layers": 2})", "model.layers.1.input_layernorm.weight"},
+      {"no head of its own", R"({"tie_word_embeddings": false})", "lm_head.weight"},
+      {"tied is a string", R"({"tie_word_embeddings": "no"})", "tie_word_embeddings"},
+      {"another vocabulary", R"({"vocab_size": 6})", "model.embed_tokens.weight"},
+      {"biases", R"({"attention_bias": true})", "attention_bias"},
+      {"biases in the feed-forward", R"({"mlp_bias": true})", "mlp_bias"},
+      {"gelu", R"({"hidden_act": "gelu"})", "hidden_act"},
+      {"quantised", R"({"quantization_config": {"bits": 4}})", "quantization_config"},
+      {"scaled positions", R"({"rope_scaling": {"rope_type": "llama3", "factor": 8}})", "llama3"},
+      {"scaled positions, old name", R"({"rope_scaling": {"type": "linear", "factor": 2}})", "linear"},
+      {"scaled positions, new name", R"({"rope_parameters": {"rope_type": "yarn"}})", "yarn"},
+      {"positions are a number", R"({"rope_scaling": 2})", "rope_scaling"},
+      {"theta is a string", R"({"rope_theta": "big"})", "rope_theta"},
+      {"theta is zero", R"({"rope_theta": 0})", "rope_theta"},
+      {"end token is a string", R"({"eos_token_id": "</s>"})", "eos_token_id"},
+      {"end token isn't there", R"({"eos_token_id": 5})", "eos_token_id"},
+      {"a Mixtral without experts", R"({"model_type": "mixtral"})", "num_local_experts"},
+      {"one expert a token", R"({"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 1})",
+       "num_experts_per_tok"},
+      {"experts that aren't there", R"({"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2})",
+       "block_sparse_moe.experts.0.w1"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    Json config = Json::parse(kConfig);
+    config.merge_patch(Json::parse(c.patch));
+    write_folder(folder_ / "source", config);
+    const Error error = error_of(folder_ / "source");
+    EXPECT_EQ(error.code(), ErrorCode::kData) << error.what();
+    EXPECT_NE(std::string(error.what()).find((folder_ / "source").string()), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find(c.part), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(ImportTest, HuggingFaceWeightsThatAreRefused) {
+  const fs::path source = folder_ / "source";
+  const auto expect = [&](const std::string& part) {
+    const Error error = error_of(source);
+    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+  };
+  const Json config = Json::parse(kConfig);
+  write_folder(source, config, [](auto& tensors) { tensors[2].dtype = "I32"; });
+  expect("model.layers.0.input_layernorm.weight");
+  write_folder(source, config, [](auto& tensors) { tensors.pop_back(); });
+  expect("model.layers.0.mlp.down_proj.weight");
+  write_folder(source, config, [](auto& tensors) { tensors.back().shape = {6, 8}; });
+  expect("expected shape [8, 6], found [6, 8]");
+  write_folder(source, config, [](auto& tensors) { tensors.back().name = "model.layers.0.mlp.down_proj.bias"; });
+  expect("model.layers.0.mlp.down_proj.weight");
+  fs::remove(source / "model.safetensors");
+  expect("model.safetensors");
+  for (const char* index : {"[]", "{}", R"({"weight_map": []})", R"({"weight_map": {"a": 3}})",
+                            R"({"weight_map": {"a": "../secret.safetensors"}})", R"({"weight_map": {"a": "a.bin"}})"}) {
+    write_file_atomic(source / "model.safetensors.index.json", index);
+    expect("weight_map");
+  }
+  write_file_atomic(source / "model.safetensors.index.json", R"({"weight_map": {"a": "model-1.safetensors"}})");
+  expect("model-1.safetensors");
+  write_folder(source, config);
+  fs::copy_file(source / "model.safetensors", source / "b.safetensors");
+  write_file_atomic(source / "model.safetensors.index.json",
+                    R"({"weight_map": {"a": "model.safetensors", "b": "b.safetensors"}})");
+  expect("is in another file too");
+  fs::remove(source / "config.json");
+  expect("config.json");
+}
+
+}  // namespace
+}  // namespace tessera
