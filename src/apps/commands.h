@@ -16,6 +16,7 @@ void add_inspect_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 
 // tessera-train: links LibTorch.
+void add_atlas_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
 void add_demo_command(CLI::App& app);
 void add_eval_command(CLI::App& app);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/log.h"
 #include "data/multiple_choice.h"
 #include "data/sample.h"
 
@@ -210,8 +211,7 @@ void add_docstring(const Document& document, const char* form, std::string_view 
   const std::string answer = head(body);
   if (count_words(comment) < 5 || answer.size() < kMinAnswer) return;
   // Answers of another depth would be told from the right one by their indentation alone.
-  const std::string depth = "-" + std::to_string(indent_of(body));
-  found.push_back({0, form + depth, document.source, tail(comment) + "\n", answer});
+  found.push_back({0, fmt::format("{}-{}", form, indent_of(body)), document.source, tail(comment) + "\n", answer});
 }
 
 // Python: def ...: """...""" and the lines that are indented as deep.
