@@ -27,7 +27,7 @@ function headline() {
   const list = atlas.components, used = list.filter((c) => is_number(c.removal_nats));
   document.getElementById("summary").textContent =
     `${list.length} components in ${atlas.layers} layers, over ${human(atlas.tokens)} tokens of held-out text. ` +
-    (atlas.dead.length ? `${atlas.dead.length} of them are picked for fewer than 0.1 % of their domain's tokens.` : "None is dead: each is picked for at least 0.1 % of its domain's tokens.");
+    (atlas.dead.length ? `${atlas.dead.length} of them ${atlas.dead.length > 1 ? "are" : "is"} picked for fewer than 0.1 % of their domain's tokens.` : "None is dead: each is picked for at least 0.1 % of its domain's tokens.");
   document.getElementById("headline").append(tiles([
     ["Token class", fixed(mean(list.map((c) => c.class_bits))) + " bits", "mean mutual information of being picked with the class of the token"],
     ["Domain", fixed(mean(list.map((c) => c.domain_bits))) + " bits", "the same with the domain of the text"],

@@ -16,16 +16,15 @@ constexpr int kItemsATask = 1000;
 
 Json details_of(const Evaluation& evaluation, const std::vector<Document>& documents) {
   TESSERA_CHECK(evaluation.documents.size() == documents.size(), "a document was left out");
-  Json json = {{"domains", Json::array()},
-               {"domain", Json::array()},
-               {"source", Json::array()},
-               {"bytes", Json::array()},
-               {"bits", Json::array()}};
+  Json json;
+  for (const char* key : {"domains", "sources", "domain", "source", "bytes", "bits"}) json[key] = Json::array();
   for (const DomainSum& d : evaluation.domains) json["domains"].push_back(d.name);
   for (size_t i = 0; i < documents.size(); ++i) {
     const DocumentSum& sum = evaluation.documents[i];
     json["domain"].push_back(sum.domain);
-    json["source"].push_back(documents[i].source);
+    if (json["sources"].empty() || json["sources"].back() != documents[i].source)  // the sample is sorted by source
+      json["sources"].push_back(documents[i].source);
+    json["source"].push_back(json["sources"].size() - 1);
     json["bytes"].push_back(sum.bytes);
     json["bits"].push_back(std::round(100 * sum.nats / std::numbers::ln2) / 100);
   }
