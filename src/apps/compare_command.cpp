@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
-#include <optional>
 
 #include "apps/commands.h"
 #include "apps/config_arguments.h"
@@ -69,9 +68,8 @@ std::vector<Planned> read_plan(const Arguments& args) {
 
 std::string run_name(const Planned& p) { return p.variant + "-" + std::to_string(p.seed); }
 
-Config config_of(const Arguments& args, const Planned& p, std::vector<std::string> more = {}) {
+Config config_of(const Arguments& args, const Planned& p) {
   std::vector<std::string> overrides = args.overrides;
-  overrides.insert(overrides.end(), more.begin(), more.end());
   overrides.push_back("name=" + run_name(p));
   overrides.push_back("train.seed=" + std::to_string(p.seed));
   return load_config(fs::path(args.folder) / (p.variant + ".json"), overrides);
@@ -170,14 +168,13 @@ std::string commit_of_run(const fs::path& run) {
 
 enum class Outcome { kDone, kSkipped, kInterrupted };
 
-Outcome compare_one(const Arguments& args, const Planned& p, const std::optional<Suite>& suite,
-                    const ShardSet& shards) {
+Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite, const ShardSet& shards) {
   const Config config = config_of(args, p);
   const fs::path file = fs::path(args.out) / "results" / (run_name(p) + ".json");
   if (fs::exists(file)) {
     const Json old = read_json_file(file);
     if (old.value("config_hash", "") == hash_of_run(config) && old.value("data_hash", "") == shards.hash() &&
-        old.value("suite_hash", "") == suite->hash)
+        old.value("suite_hash", "") == suite.hash)
       return Outcome::kSkipped;
     throw Error(ErrorCode::kData, file.string() + " comes from another config, data set or evaluation",
                 "remove it (and its run under " + args.runs + ") to make it anew");
@@ -191,10 +188,10 @@ Outcome compare_one(const Arguments& args, const Planned& p, const std::optional
     log_info("{} {}: {} steps", options.resume ? "going on with" : "training", config.name, config.train.steps);
     if (!train(config, options).finished) return Outcome::kInterrupted;
   }
-  const Json result = result_of(args, p, config, *suite, shards, trained_by);
+  const Json result = result_of(args, p, config, suite, shards, trained_by);
   fs::create_directories(file.parent_path());
   write_file_atomic(file, result.dump() + "\n");
-  log_info("{}: mean {} cross {:.4f} bits/byte, choices {:.1f} %", file.string(), result["bpb"].dump(),
+  log_info("{}: bits/byte {}, cross {:.4f}; choices {:.1f} %", file.string(), result["bpb"].dump(),
            result["cross_bpb"].get<double>(), 100 * result["cross_accuracy"]["mean"].get<double>());
   return Outcome::kDone;
 }
@@ -252,9 +249,9 @@ void run_compare(const Arguments& args) {
   if (args.time) return time_variants(args, plan);
   const fs::path data = config_of(args, plan.front()).data.path;
   const ShardSet shards(data, /*verify_hashes=*/true);
-  const std::optional<Suite> suite = load_suite(data);
+  const Suite suite = load_suite(data);
   for (size_t task = 0; task < kChoiceTasks.size(); ++task) {
-    const auto count = std::count_if(suite->items.begin(), suite->items.end(),
+    const auto count = std::count_if(suite.items.begin(), suite.items.end(),
                                      [&](const ChoiceItem& item) { return item.task == static_cast<int>(task); });
     if (count < 1000) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
   }
@@ -296,7 +293,8 @@ void add_compare_command(CLI::App& app) {
   command->allow_extras();
   command->footer(
       "Example: ./tessera compare configs/compare --only mhc-75-100,flat-32 --seeds 1\n"
-      "Ctrl-C finishes the step and saves; the same command goes on. Tables: reports/compare/README.md");
+      "Ctrl-C finishes the step and saves; the same command goes on.\nThen the tables, figures and the summary: "
+      ".venv/bin/python tools/compare_report.py");
   command->callback([args, command] {
     args->overrides = config_overrides(*command);
     run_compare(*args);

@@ -21,7 +21,8 @@ double active(const std::string& name) { return static_cast<double>(count_parame
 
 std::vector<std::string> planned() {
   std::vector<std::string> names;
-  for (const auto& [group, json] : read_json_file(kFolder / "plan.json").items()) {
+  const Json plan = read_json_file(kFolder / "plan.json");
+  for (const auto& [group, json] : plan.items()) {
     if (!json.is_object()) continue;
     for (const auto& [name, unused] : json.at("variants").items()) names.push_back(name);
   }

@@ -15,9 +15,10 @@ std::vector<ChoiceItem> make_choice_items(std::span<const Document> documents, i
   for (const Document& document : documents) {
     for (ChoiceCandidate& candidate : find_choice_candidates(document)) all.push_back(std::move(candidate));
   }
-  // The order of a hash: a draw that depends on the text alone. Twins (same context and answer) fall together and out.
+  // The order of a hash: a draw that depends on the text alone. Twins fall together, one stays.
   std::vector<std::pair<std::string, size_t>> order;
-  for (size_t i = 0; i < all.size(); ++i) order.emplace_back(hash_hex(all[i].context + '\0' + all[i].answer), i);
+  for (size_t i = 0; i < all.size(); ++i)
+    order.emplace_back(hash_hex(all[i].source + '\0' + all[i].context + '\0' + all[i].answer), i);
   std::sort(order.begin(), order.end());
   order.erase(std::unique(order.begin(), order.end(), [](auto& a, auto& b) { return a.first == b.first; }),
               order.end());
