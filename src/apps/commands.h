@@ -18,6 +18,8 @@ void add_tokenize_command(CLI::App& app);
 
 // tessera-train: links LibTorch.
 void add_bench_train_command(CLI::App& app);
+void add_atlas_command(CLI::App& app);
+void add_compare_command(CLI::App& app);
 void add_demo_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);

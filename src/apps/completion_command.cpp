@@ -22,7 +22,11 @@ struct CommandWords {
 const CommandWords kElsewhere[] = {
     {"train", "Train a model", {"--resume", "--init", "--json", "--help"}, true},
     {"demo", "Data, training, evaluation, text and an HTML page", {"--config", "--json", "--help"}, false},
-    {"eval", "Bits per byte by domain", {"--data", "--max-bytes", "--threads", "--json", "--help"}, false},
+    {"eval", "Bits per byte by domain", {"--data", "--suite", "--max-bytes", "--threads", "--json", "--help"}, false},
+    {"compare",
+     "Train and evaluate the variants of configs/compare",
+     {"--only", "--seeds", "--out", "--runs", "--time", "--list", "--json", "--help"},
+     true},
     {"generate",
      "Text, with the domains and components that made it",
      {"--prompt", "--tokens", "--temperature", "--top-p", "--seed", "--domains", "--threads", "--json", "--help"},

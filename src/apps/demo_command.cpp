@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "apps/commands.h"
+#include "apps/provenance.h"
 #include "apps/report_page.h"
 #include "apps/route_text.h"
 #include "base/error.h"
@@ -76,27 +77,6 @@ void read_history(const fs::path& run, Json& report) {
   });
 }
 
-std::string first_line_of(const char* command) {
-  std::string text;
-  if (FILE* pipe = ::popen(command, "r")) {
-    char buffer[256];
-    if (std::fgets(buffer, sizeof buffer, pipe)) text = buffer;
-    ::pclose(pipe);
-  }
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
-std::string machine_name() {
-  std::string model = "unknown CPU";
-  read_lines("/proc/cpuinfo", [&](std::string_view line, int64_t) {
-    if (!line.starts_with("model name")) return true;
-    model = line.substr(line.find(':') + 2);
-    return false;
-  });
-  return fmt::format("{}, {} cores", model, num_cpus());
-}
-
 int run_demo(const std::string& config_path, bool json) {
   const double started = now_s();
   const Config config = load_config(config_path);
@@ -116,14 +96,10 @@ int run_demo(const std::string& config_path, bool json) {
   const Model model(folder.architecture, Parameters(folder), at::kFloat);
   at::set_num_threads(num_cpus());
 
-  Json report = {{"title", "Tessera demo"},
-                 {"machine", machine_name()},
-                 {"commit", first_line_of("git rev-parse --short HEAD 2>/dev/null")},
-                 {"date", first_line_of("date +%Y-%m-%d")},
-                 {"seconds", state["seconds"]},
-                 {"tokens", state["tokens"]},
-                 {"config", state["config"]},
-                 {"model", parameters_json(folder.architecture)}};
+  Json report = {{"title", "Tessera demo"},     {"machine", machine_name()},
+                 {"commit", commit()},          {"date", date_today()},
+                 {"seconds", state["seconds"]}, {"tokens", state["tokens"]},
+                 {"config", state["config"]},   {"model", parameters_json(folder.architecture)}};
   const fs::path results_file = run / "results.json";
   Json results = fs::exists(results_file) ? read_json_file(results_file) : Json::object();
   if (results.value("config_hash", "") != config_hash(folder.config)) {

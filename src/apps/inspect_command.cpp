@@ -223,7 +223,10 @@ void add_inspect_command(CLI::App& app) {
       app.add_subcommand("inspect", "Architecture and sizes of a model by domain, component and bank; load of a run");
   command->add_option("model", options->path, "A model folder or a run")->required();
   command->add_flag("--json", options->json, "The last line is one JSON object");
-  command->footer("Example:\n  tessera inspect runs/demo");
+  command->footer(
+      "Example:\n  ./tessera inspect runs/demo\n  ./tessera inspect runs/demo --atlas   what each component is for: a "
+      "page (it runs "
+      "the model)");
   command->callback([options] { run_inspect(*options); });
 }
 

@@ -1,6 +1,7 @@
-# generated/apps/report_page_parts.h: the files of the report page, compiled in (report_page.cpp).
+# generated/apps/report_page_parts.h: the files of the report page and the atlas, compiled in (report_page.cpp).
 set(REPORT_PAGE_PARTS "")
-foreach(part report_page.html report_page.css report_charts.js report_samples.js report_page.js)
+foreach(part report_page.html report_page.css report_charts.js report_samples.js report_page.js atlas_page.html
+        atlas_page.js)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/${part}")
   file(READ "${CMAKE_CURRENT_LIST_DIR}/${part}" text)
   string(APPEND REPORT_PAGE_PARTS "    {\"${part}\", R\"part(${text})part\"},\n")

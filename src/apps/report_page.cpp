@@ -33,13 +33,8 @@ void keep_characters_whole(Json& sample) {
   }
 }
 
-}  // namespace
-
-void write_report_page(const std::filesystem::path& out, const Json& report) {
-  Json shown = report;
-  if (shown.contains("samples")) {
-    for (Json& sample : shown["samples"]) keep_characters_whole(sample);
-  }
+// The page of that name with the JSON and the other parts in their places.
+void write_page(const std::filesystem::path& out, std::string_view name_of_page, const Json& shown) {
   // In JSON, "<" occurs only within strings. Escaped, no text can end the script element or open a comment in it.
   std::string json;
   for (char c : shown.dump(-1, ' ', false, Json::error_handler_t::replace)) {
@@ -52,7 +47,7 @@ void write_report_page(const std::filesystem::path& out, const Json& report) {
 
   // {{name}} stands for the file of that name, {{report}} for the JSON. What was put in is not looked at again.
   std::string page;
-  std::string_view rest = part("report_page.html");
+  std::string_view rest = part(name_of_page);
   for (size_t at; (at = rest.find("{{")) != std::string_view::npos;) {
     const size_t end = rest.find("}}", at);
     const std::string_view name = rest.substr(at + 2, end - at - 2);
@@ -62,6 +57,20 @@ void write_report_page(const std::filesystem::path& out, const Json& report) {
   }
   page += rest;
   write_file_atomic(out, page);
+}
+
+}  // namespace
+
+void write_report_page(const std::filesystem::path& out, const Json& report) {
+  Json shown = report;
+  if (shown.contains("samples")) {
+    for (Json& sample : shown["samples"]) keep_characters_whole(sample);
+  }
+  write_page(out, "report_page.html", shown);
+}
+
+void write_atlas_page(const std::filesystem::path& out, const Json& atlas) {
+  write_page(out, "atlas_page.html", atlas);
 }
 
 }  // namespace tessera

@@ -28,4 +28,8 @@ namespace tessera {
 // Throws Error{kFile} when `out` can't be written.
 void write_report_page(const std::filesystem::path& out, const Json& report);
 
+// The atlas of a model's components (data/atlas.h: what build_atlas gives, with "title", "model", "date", "commit",
+// "machine"), from the same style sheet and figures.
+void write_atlas_page(const std::filesystem::path& out, const Json& atlas);
+
 }  // namespace tessera

@@ -9,5 +9,7 @@ int main(int argc, char** argv) {
   tessera::add_score_command(app);
   tessera::add_bench_train_command(app);
   tessera::add_demo_command(app);
+  tessera::add_compare_command(app);
+  tessera::add_atlas_command(app);
   return tessera::run_app(app, argc, argv);
 }

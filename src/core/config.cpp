@@ -182,8 +182,23 @@ Json& place_of_key(Json& json, const std::string& key, const std::string& overri
 
 }  // namespace
 
-Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+namespace {
+
+Json read_with_base(const std::filesystem::path& path, int depth = 0) {
   Json json = read_json_file(path);
+  if (!json.is_object() || !json.contains("base")) return json;
+  if (!json["base"].is_string()) wrong("base", "a file name", json["base"]);
+  if (depth > 8) throw Error(ErrorCode::kConfig, path.string() + ": \"base\" leads back to itself");
+  Json merged = read_with_base(path.parent_path() / json["base"].get<std::string>(), depth + 1);
+  json.erase("base");
+  merged.merge_patch(json);
+  return merged;
+}
+
+}  // namespace
+
+Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  Json json = read_with_base(path);
   for (std::string text : overrides) {
     while (text.starts_with("-")) text.erase(0, 1);
     const size_t equals = text.find('=');

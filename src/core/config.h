@@ -112,6 +112,7 @@ void visit(V&& v, ComponentRouter& r) {
   v("num_layers", r.num_layers, "blocks of the planner");
   v("num_heads", r.num_heads, "heads of the planner");
   v("prior_weight", r.prior_weight, "beta of the prior term; an ablation");
+  v("max_groups", r.max_groups, "group-limited top-K: routed domains a token; 0: no limit; an ablation");
 }
 template <class V>
 void visit(V&& v, Architecture& a) {
@@ -181,7 +182,8 @@ concept Visitable = requires(T& t) {
 // Throws Error{kConfig} naming the key, what was expected and what was found; unknown keys name the nearest known one.
 Config config_from_json(const Json& json);
 Architecture architecture_from_json(const Json& json);
-// Reads the file, applies overrides ("train.steps=20"; the value is JSON or else a string) and checks the result.
+// Reads the file, applies overrides ("train.steps=20"; the value is JSON or else a string) and checks the result. With
+// "base": "FILE" (beside this one) the file holds only what differs from that: a JSON merge patch (RFC 7396).
 Config load_config(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
 Json to_json(const Config& config);
 Json to_json(const Architecture& architecture);

@@ -179,6 +179,7 @@ void check(const Architecture& a) {
     require_at_least("model.component_router.num_heads", c.num_heads, 1);
     require_divides("model.component_router.width", c.width, "2 * model.component_router.num_heads", 2 * c.num_heads);
   }
+  require_at_least("model.component_router.max_groups", c.max_groups, 0);
   check_totals(a);
 }
 

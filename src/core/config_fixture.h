@@ -21,7 +21,8 @@ inline Json full_json() {
         "always_on_width": 4},
       "domain_router": {"kind": "encoder", "width": 32, "num_layers": 2, "num_heads": 2, "chunk_tokens": 32,
                         "window_tokens": 128, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5},
-      "component_router": {"kind": "gate", "width": 64, "num_layers": 2, "num_heads": 8, "prior_weight": 0.5}},
+      "component_router": {"kind": "gate", "width": 64, "num_layers": 2, "num_heads": 8, "prior_weight": 0.5,
+                           "max_groups": 1}},
     "data": {"path": "elsewhere", "mix": {"code": 0.75, "prose": 0.25}, "splice_share": 0.2},
     "train": {
       "seed": 18446744073709551615, "device": "cuda", "precision": "bf16", "num_threads": 3, "steps": 20,

@@ -156,6 +156,35 @@ at::Tensor eligible_components(const Architecture& a, const PackedRows& rows, co
   return eligible_CN.to(rows.chunk_id_S.device()).index_select(0, rows.chunk_id_S);
 }
 
+namespace {
+
+// Group-limited top-K (core/hierarchy.h): minus infinity for the routed domains that are not among the token's best.
+at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
+  const double minus_infinity = -std::numeric_limits<double>::infinity();
+  std::vector<at::Tensor> totals;
+  std::vector<int64_t> group_of;  // of each component: its routed domain, or the last column, which is always allowed
+  int64_t begin = 0, group = 0;
+  const int64_t num_routed = static_cast<int64_t>(routed_domains(a.hierarchy).size());
+  for (const Domain& d : a.hierarchy.domains) {
+    group_of.insert(group_of.end(), static_cast<size_t>(d.num_components), d.always ? num_routed : group);
+    if (!d.always) {
+      const int64_t counted = std::min(a.hierarchy.num_active, d.num_components);
+      totals.push_back(
+          std::get<0>(selection_SN.narrow(1, begin, d.num_components).topk(counted, 1)).sum(1, /*keepdim=*/true));
+      ++group;
+    }
+    begin += d.num_components;
+  }
+  const int64_t kept = std::min<int64_t>(a.component_router.max_groups, num_routed);
+  const at::Tensor best = std::get<1>(at::cat(totals, 1).topk(kept, 1));
+  at::Tensor barred = at::ones({selection_SN.size(0), num_routed + 1}, selection_SN.options().dtype(at::kBool));
+  barred.scatter_(1, best, false).select(1, num_routed).fill_(false);
+  return selection_SN.masked_fill(barred.index_select(1, at::tensor(group_of, at::kLong).to(selection_SN.device())),
+                                  minus_infinity);
+}
+
+}  // namespace
+
 ComponentChooser::ComponentChooser(const Architecture& architecture, const Parameters& parameters,
                                    const PackedRows& rows, const RoutingOptions& options)
     : architecture_(architecture), parameters_(parameters), rows_(rows), options_(options) {}
@@ -226,7 +255,8 @@ LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
   const at::Tensor eligible_scores = scores.masked_fill(barred, minus_infinity);
   {
     const at::NoGradGuard no_grad;
-    const at::Tensor selection = eligible_scores + parameters_[prefix + "selection_bias"];
+    at::Tensor selection = eligible_scores + parameters_[prefix + "selection_bias"];
+    if (a.component_router.max_groups > 0) selection = limit_groups(a, selection);
     choice.ids_SK = std::get<1>(at::topk(selection, k, 1, true, true)).contiguous();
   }
   const at::Tensor log_total = at::logsumexp(eligible_scores, {1}, true);

@@ -1,0 +1,43 @@
+#include "apps/provenance.h"
+
+#include <cstdio>
+
+#include "base/files.h"
+#include "base/log.h"
+#include "base/threads.h"
+
+namespace tessera {
+namespace {
+
+std::string first_line_of(const char* command) {
+  std::string text;
+  if (FILE* pipe = ::popen(command, "r")) {
+    char buffer[256];
+    if (std::fgets(buffer, sizeof buffer, pipe)) text = buffer;
+    ::pclose(pipe);
+  }
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+std::string commit() {
+  std::string hash = first_line_of("git rev-parse --short HEAD 2>/dev/null");
+  if (!first_line_of("git status --porcelain --untracked-files=no 2>/dev/null | head -1").empty()) hash += "+";
+  return hash;
+}
+
+std::string date_today() { return first_line_of("date +%Y-%m-%d"); }
+
+std::string machine_name() {
+  std::string model = "unknown CPU";
+  read_lines("/proc/cpuinfo", [&](std::string_view line, int64_t) {
+    if (!line.starts_with("model name")) return true;
+    model = line.substr(line.find(':') + 2);
+    return false;
+  });
+  return fmt::format("{}, {} cores", model, num_cpus());
+}
+
+}  // namespace tessera

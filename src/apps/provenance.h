@@ -1,0 +1,11 @@
+// Where a result comes from: put beside every figure that is kept.
+#pragma once
+#include <string>
+
+namespace tessera {
+
+std::string commit();        // short hash of HEAD, "+" behind it when tracked files differ; "" outside of git
+std::string date_today();    // 2026-11-24
+std::string machine_name();  // "AMD EPYC 7763, 2 cores"
+
+}  // namespace tessera

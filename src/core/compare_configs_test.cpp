@@ -1,0 +1,97 @@
+// configs/compare: the sizes that make the comparison fair. Totals count the whole model (core/cost_model.h).
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "core/config.h"
+#include "core/cost_model.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+const fs::path kFolder = fs::path(TESSERA_SOURCE_DIR) / "configs" / "compare";
+
+Config variant(const std::string& name) {
+  Config config = load_config(kFolder / (name + ".json"));
+  config.model.trunk.vocab_size = 4096;
+  return config;
+}
+double total(const std::string& name) { return static_cast<double>(count_parameters(variant(name).model).total()); }
+double active(const std::string& name) { return static_cast<double>(count_parameters(variant(name).model).active()); }
+
+std::vector<std::string> planned() {
+  std::vector<std::string> names;
+  const Json plan = read_json_file(kFolder / "plan.json");
+  for (const auto& [group, json] : plan.items()) {
+    if (!json.is_object()) continue;
+    for (const auto& [name, unused] : json.at("variants").items()) names.push_back(name);
+  }
+  return names;
+}
+
+TEST(CompareConfigs, EachPlannedVariantHasOneFileAndEachFileIsPlanned) {
+  std::vector<std::string> names = planned(), files;
+  for (const auto& entry : fs::directory_iterator(kFolder)) files.push_back(entry.path().stem().string());
+  for (const char* other : {"plan", "base", "ablation"}) std::erase(files, other);
+  std::sort(names.begin(), names.end());
+  std::sort(files.begin(), files.end());
+  EXPECT_EQ(names, files);
+  for (const std::string& name : names) EXPECT_EQ(variant(name).name, name);
+}
+
+TEST(CompareConfigs, AllVariantsLearnAlikeFromTheSameBatches) {
+  const Config base = variant("mhc-75-100"), ablation = variant("mhc-75-100-2m");
+  EXPECT_GE(base.train.steps * base.train.batch_tokens, 5'000'000);
+  EXPECT_GE(ablation.train.steps * ablation.train.batch_tokens, 2'000'000);
+  for (const std::string& name : planned()) {
+    Json json = to_json(variant(name));
+    if (name == "no-domain-dropout") json["train"]["loss"]["domain_dropout"] = base.train.loss.domain_dropout;
+    const bool core = json["train"]["steps"] == base.train.steps;
+    const Json reference = to_json(core ? base : ablation);
+    EXPECT_EQ(json["train"], reference["train"]) << name;
+    EXPECT_EQ(json["data"], reference["data"]) << name;
+    EXPECT_EQ(json["model"]["trunk"]["context_length"], reference["model"]["trunk"]["context_length"]) << name;
+  }
+}
+
+TEST(CompareConfigs, CoreVariantsHaveTheStatedSizes) {
+  EXPECT_LE(total("mhc-75-100"), 0.75 * total("flat-32"));
+  EXPECT_GT(total("mhc-75-100"), 0.74 * total("flat-32"));
+  EXPECT_GE(total("flat-24"), total("mhc-75-100"));
+  for (const char* name : {"mhc-75-100", "flat-24", "sharing-no-hierarchy", "hierarchy-no-sharing", "dense-active"})
+    EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
+  EXPECT_NEAR(total("sharing-no-hierarchy") / total("mhc-75-100"), 1, 0.01);
+  EXPECT_NEAR(total("hierarchy-no-sharing") / total("mhc-75-100"), 1, 0.01);
+  EXPECT_GT(total("flat-32-plan"), 1.33 * total("mhc-75-100"));  // "a third more parameters"
+}
+
+TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
+  EXPECT_LE(total("mhc-75-75"), 0.75 * total("flat-32"));
+  EXPECT_NEAR(active("mhc-75-75") / active("flat-32"), 0.75, 0.0075);
+  EXPECT_LE(total("flat-32-narrow"), 0.75 * total("flat-32"));
+  EXPECT_NEAR(total("flat-32-narrow") / total("mhc-75-75"), 1, 0.01);
+  EXPECT_NEAR(total("dense-total") / total("mhc-75-100"), 1, 0.01);
+  for (const char* name : {"always-on", "general-0", "general-8", "general-24", "fine-64-4", "fine-128-8", "prior"}) {
+    EXPECT_LE(total(name), 0.75 * total("flat-32")) << name;
+    EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
+  }
+  for (const std::string size : {"d128", "d256"}) {
+    EXPECT_LE(total("mhc-75-100-" + size), 0.75 * total("flat-32-" + size));
+    EXPECT_NEAR(active("mhc-75-100-" + size) / active("flat-32-" + size), 1, 0.01);
+  }
+}
+
+// The widths in the files are those that solve_widths finds.
+TEST(CompareConfigs, WidthsAreSolved) {
+  const std::pair<std::string, double> solved[] = {{"mhc-75-100", 1}, {"sharing-no-hierarchy", 1}, {"mhc-75-75", 0.75},
+                                                   {"fine-64-4", 1},  {"fine-128-8", 1},           {"always-on", 1}};
+  for (const auto& [name, active_share] : solved) {
+    const Architecture found = variant(name).model;
+    const Architecture wanted = solve_widths(found, variant("flat-32").model, 0.75, active_share).architecture;
+    EXPECT_EQ(found.hierarchy.base_width, wanted.hierarchy.base_width) << name;
+    EXPECT_EQ(found.hierarchy.unique_width, wanted.hierarchy.unique_width) << name;
+  }
+}
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,102 @@
+"""tools/compare_report.py on results that are made up here: what it computes, and that nothing missing is invented."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import compare_report  # noqa: E402
+
+DOMAINS = compare_report.DOMAINS
+
+
+def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", domains=DOMAINS):
+    """Bits = factor x what the document costs; the same documents for every variant."""
+    rng = np.random.default_rng(7)
+    cost = {d: 2000 * (1 + rng.random(30)) for d in ("cross", *DOMAINS)}
+    noise = np.random.default_rng(seed).normal(0, 0.001)
+    size = 1000
+    details = {
+        "heldout": {"domains": list(domains), "domain": sum([[i] * 30 for i in range(4)], []), "source": ["s"] * 120,
+                    "bytes": [size] * 120, "bits": [x * (factor + noise) for d in domains for x in cost[d]]},
+        "cross": {"domains": ["cross"], "domain": [0] * 30, "source": ["s"] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["cross"]]},
+        "choices": {t: "".join("1" if r < accuracy else "0" for r in np.random.default_rng(3).random(400)) for t in compare_report.TASKS},
+    }
+    mean = {d: float(cost[d].sum() * (factor + noise) / (30 * size)) for d in cost}
+    result = {"variant": variant, "seed": seed, "steps": 10, "tokens": 40960, "total_parameters": 7, "active_parameters": 3, "data_hash": "d",
+              "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"],
+              "cross_accuracy": {**{t: accuracy for t in compare_report.TASKS}, "mean": accuracy}, "items": {t: 400 for t in compare_report.TASKS},
+              "curve": [{"tokens": t, "bpb": {d: 3 - t / 1e5 for d in DOMAINS}, "mean": 3 - t / 1e5} for t in (10000, 20000, 40960)], "details": details}
+    (folder / f"{variant}-{seed}.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "results").mkdir()
+    for seed in (1, 2, 3):
+        write_result(tmp_path / "results", "flat-32", seed, 1.0)
+        write_result(tmp_path / "results", "mhc-75-100", seed, 0.98, accuracy=0.6, domains=tuple(reversed(DOMAINS)))
+        write_result(tmp_path / "results", "flat-32-plan", seed, 0.96)
+    return tmp_path
+
+
+def run(out):
+    assert compare_report.main(["--out", str(out)]) == 0
+    return json.loads((out / "summary.json").read_text()), {(r["theirs"], i): r for i, r in enumerate(json.loads((out / "criteria.json").read_text()))}
+
+
+def test_summary_has_the_agreed_fields(out):
+    summary, _ = run(out)
+    assert set(summary) == {"variants"} and set(summary["variants"]) == {"mhc-75-100", "flat-32", "flat-32-plan"}
+    for variant in summary["variants"].values():
+        assert list(variant) == ["seeds", "tokens", "total_parameters", "active_parameters", "bpb", "cross_bpb", "cross_accuracy"]
+        assert list(variant["bpb"]) == list(DOMAINS) and all(len(pair) == 2 for pair in variant["bpb"].values())
+    assert summary["variants"]["flat-32"]["seeds"] == 3
+    assert summary["variants"]["mhc-75-100"]["cross_accuracy"] == [pytest.approx(0.6), 0]
+
+
+def test_changes_are_paired_and_criteria_follow(out):
+    _, criteria = run(out)
+    against_flat = [r for (theirs, _), r in criteria.items() if theirs == "flat-32"]
+    assert len(against_flat) == 6 and all(r["status"] == "pass" and r["seeds"] == 3 for r in against_flat)
+    for r in against_flat[:5]:  # 2 % fewer bits on the very same documents: the documents' spread (x2) must cancel
+        assert r["change_percent"] == pytest.approx(-2, abs=0.01)
+        assert r["interval_percent"][1] - r["interval_percent"][0] < 0.02
+    assert against_flat[5]["change_percent"] == pytest.approx(20, abs=8)
+    plan = next(r for (theirs, _), r in criteria.items() if theirs == "flat-32-plan")
+    assert plan["status"] == "fail" and plan["change_percent"] == pytest.approx(2.083, abs=0.01)
+    assert {r["status"] for (theirs, _), r in criteria.items() if theirs in ("flat-24", "hierarchy-no-sharing")} == {"missing"}
+
+
+def test_an_interval_covers_the_spread_of_documents():
+    rng = np.random.default_rng(5)
+    pairs = []
+    bits = rng.normal(2000, 100, (2, 120))
+    for side in bits:
+        pairs.append({"details": {"heldout": {"domains": list(DOMAINS), "domain": [0] * 30 + [1] * 30 + [2] * 30 + [3] * 30, "bytes": [1000] * 120, "bits": list(side)}}})
+    value, low, high = compare_report.bpb_change([tuple(pairs)], "heldout", ("code",))
+    expected = 100 * np.std(bits[0, :30] - bits[1, :30], ddof=1) / np.sqrt(30) / 2000  # standard error of the paired difference, %
+    assert low < value < high and (high - low) / 2 == pytest.approx(1.96 * expected, rel=0.15)
+
+
+def test_missing_variants_are_named_missing(out):
+    run(out)
+    page = (out / "README.md").read_text()
+    assert "| flat-24 | missing |" in page and "| dense-active | missing |" in page
+    assert "<svg" in (out / "curves.svg").read_text() and "no results yet" in (out / "ablations.svg").read_text()
+
+
+def test_results_of_other_batches_are_refused(out):
+    write_result(out / "results", "flat-24", 1, 1.0, batch_hash="other")
+    with pytest.raises(SystemExit, match="batch_hash"):
+        run(out)
+
+
+def test_without_any_result_everything_is_missing(tmp_path):
+    (tmp_path / "results").mkdir()
+    summary, criteria = run(tmp_path)
+    assert summary == {"variants": {}} and {r["status"] for r in criteria.values()} == {"missing"}

@@ -1,0 +1,318 @@
+"""From the results of `./tessera compare` to the table, the figures and the summary.
+
+    python tools/compare_report.py                       # reads reports/compare/results, writes reports/compare
+    python tools/compare_report.py --results DIR --out DIR
+
+Writes README.md (tables, criteria), summary.json, criteria.json, curves.svg and ablations.svg. What has no result is
+shown as missing. Intervals: 95 %, paired bootstrap (percentile) over documents (or items) and seeds together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compare_figures import curves_svg, dots_svg  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+DOMAINS = ("code", "mathematics", "science", "prose")
+TASKS = ("docstring", "code", "formula")
+RESAMPLES = 4000
+PUBLISHED_GAIN = 12.0  # per cent: the published claim for cross-domain accuracy against the standard MoE
+Interval = tuple[float, float, float]  # estimate, lower, upper
+
+
+class Results:
+    """The result files by variant and seed, checked to be of the same data, batches and evaluation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.by_variant: dict[str, dict[int, dict]] = defaultdict(dict)
+        seen: dict[object, tuple[str, str]] = {}
+        for path in sorted(folder.glob("*.json")):
+            result = json.loads(path.read_text())
+            length = (result["seed"], result["steps"])
+            for what, key in (("data_hash", "data"), ("suite_hash", "suite"), ("batch_hash", length)):
+                first = seen.setdefault((what, key), (result[what], path.name))
+                if first[0] != result[what]:
+                    raise SystemExit(f"error: {path.name} and {first[1]} differ in {what}: they are not comparable\n"
+                                     f"hint:  remove the one that is stale and run ./tessera compare again")
+            self.by_variant[result["variant"]][result["seed"]] = result
+
+    def __contains__(self, variant: str) -> bool:
+        return variant in self.by_variant
+
+    def __getitem__(self, variant: str) -> list[dict]:
+        return [result for _, result in sorted(self.by_variant[variant].items())]
+
+    def pair(self, ours: str, theirs: str) -> list[tuple[dict, dict]]:
+        """The results of both on the seeds that both have."""
+        if ours not in self or theirs not in self:
+            return []
+        common = sorted(self.by_variant[ours].keys() & self.by_variant[theirs].keys())
+        return [(self.by_variant[ours][s], self.by_variant[theirs][s]) for s in common]
+
+
+# ---- paired bootstrap ----------------------------------------------------------------------------------------------
+
+
+def draws(count: int, rng: np.random.Generator) -> np.ndarray:
+    """[RESAMPLES, count] how often each of `count` things is drawn, with replacement."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+
+
+def interval(estimate: float, samples: np.ndarray) -> Interval:
+    lower, upper = np.percentile(samples, [2.5, 97.5])
+    return float(estimate), float(lower), float(upper)
+
+
+def bits_by_domain(results: list[dict], part: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of each domain: bits [seeds, documents] and bytes [documents]."""
+    bits, size = {}, {}
+    first = results[0]["details"][part]
+    domain = np.array(first["domain"])
+    for index, name in enumerate(first["domains"]):
+        bits[name] = np.array([np.array(r["details"][part]["bits"])[domain == index] for r in results])
+        size[name] = np.array(first["bytes"], dtype=float)[domain == index]
+    return bits, size
+
+
+def by_name(bits_domains: list[dict], part: str) -> None:
+    """The domains' order differs with the model; brings all to the first one's."""
+    order = bits_domains[0]["details"][part]["domains"]
+    for result in bits_domains[1:]:
+        details = result["details"][part]
+        if details["domains"] != order:
+            details["domain"] = [order.index(details["domains"][d]) for d in details["domain"]]
+            details["domains"] = order
+
+
+def bpb_change(pairs: list[tuple[dict, dict]], part: str, domains: tuple[str, ...]) -> Interval:
+    """Change of bits per byte in per cent, ours against theirs: the mean over `domains` of the domains' bits per byte."""
+    rng = np.random.default_rng(1)
+    by_name([r for pair in pairs for r in pair], part)
+    ours, size = bits_by_domain([a for a, _ in pairs], part)
+    theirs, _ = bits_by_domain([b for _, b in pairs], part)
+    seeds = draws(len(pairs), rng) / len(pairs)
+    total = {"ours": 0.0, "theirs": 0.0}
+    sampled = {"ours": np.zeros(RESAMPLES), "theirs": np.zeros(RESAMPLES)}
+    for domain in domains:
+        documents = draws(len(size[domain]), rng)
+        for who, bits in (("ours", ours[domain]), ("theirs", theirs[domain])):
+            total[who] += bits.sum() / size[domain].sum() / len(pairs)
+            sampled[who] += ((documents @ bits.T) * seeds).sum(1) / (documents @ size[domain])
+    return interval(100 * (total["ours"] / total["theirs"] - 1), 100 * (sampled["ours"] / sampled["theirs"] - 1))
+
+
+def accuracy_change(pairs: list[tuple[dict, dict]]) -> Interval:
+    """Relative change in per cent of the mean accuracy over the tasks."""
+    rng = np.random.default_rng(2)
+    seeds = draws(len(pairs), rng) / len(pairs)
+    total, sampled = np.zeros(2), np.zeros((2, RESAMPLES))
+    for task in TASKS:
+        right = [np.array([[c == "1" for c in r["details"]["choices"][task]] for r in side], dtype=float) for side in zip(*pairs)]
+        items = draws(right[0].shape[1], rng) / right[0].shape[1]
+        for who in range(2):
+            total[who] += right[who].mean()
+            sampled[who] += ((items @ right[who].T) * seeds).sum(1)
+    return interval(100 * (total[0] / total[1] - 1), 100 * (sampled[0] / sampled[1] - 1))
+
+
+# ---- figures of one variant ----------------------------------------------------------------------------------------
+
+
+def mean_sd(values: list[float]) -> list[float]:
+    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
+
+
+def mean_bpb(result: dict) -> float:
+    return float(np.mean([result["bpb"][d] for d in DOMAINS]))
+
+
+def summary_of(results: list[dict]) -> dict:
+    return {
+        "seeds": len(results),
+        "tokens": results[0]["tokens"],
+        "total_parameters": results[0]["total_parameters"],
+        "active_parameters": results[0]["active_parameters"],
+        "bpb": {d: mean_sd([r["bpb"][d] for r in results]) for d in DOMAINS},
+        "cross_bpb": mean_sd([r["cross_bpb"] for r in results]),
+        "cross_accuracy": mean_sd([r["cross_accuracy"]["mean"] for r in results]),
+    }
+
+
+# ---- what is to be reached -----------------------------------------------------------------------------------------
+
+
+def criteria(results: Results) -> list[dict]:
+    """Each with the figure, its interval and pass, fail or missing."""
+    ours = "mhc-75-100"
+    listed = [(f"no worse than flat-32 in {d}: upper end at most +0.5 %", ours, "flat-32", d, lambda i: i[2] <= 0.5) for d in DOMAINS]
+    listed += [
+        ("better than flat-32 across domains, bits per byte: upper end below 0", ours, "flat-32", "cross", lambda i: i[2] < 0),
+        ("better than flat-32 across domains, accuracy: lower end above 0", ours, "flat-32", "accuracy", lambda i: i[1] > 0),
+        ("better than flat-24 in the mean: upper end below 0", ours, "flat-24", "mean", lambda i: i[2] < 0),
+        ("sharing (with the hierarchy) better than hierarchy without sharing: upper end below 0", ours, "hierarchy-no-sharing", "mean", lambda i: i[2] < 0),
+        ("sharing (alone) better than hierarchy without sharing: upper end below 0", "sharing-no-hierarchy", "hierarchy-no-sharing", "mean", lambda i: i[2] < 0),
+        ("within 1 % of flat-32-plan: upper end at most +1 %", ours, "flat-32-plan", "mean", lambda i: i[2] <= 1.0),
+    ]
+    rows = []
+    for name, a, b, what, passes in listed:
+        pairs = results.pair(a, b)
+        row = {"criterion": name, "ours": a, "theirs": b, "seeds": len(pairs), "status": "missing"}
+        if pairs:
+            change = change_of(pairs, what)
+            row |= {"change_percent": change[0], "interval_percent": list(change[1:]), "status": "pass" if passes(change) else "fail"}
+        rows.append(row)
+    return rows
+
+
+def change_of(pairs: list[tuple[dict, dict]], what: str) -> Interval:
+    if what == "accuracy":
+        return accuracy_change(pairs)
+    if what == "cross":
+        return bpb_change(pairs, "cross", ("cross",))
+    return bpb_change(pairs, "heldout", DOMAINS if what == "mean" else (what,))
+
+
+# ---- the page ------------------------------------------------------------------------------------------------------
+
+
+def row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def head(cells: list[str]) -> list[str]:
+    return [row(cells), row(["---"] + ["---:"] * (len(cells) - 1))]
+
+
+def millions(count: float) -> str:
+    return f"{count / 1e6:.2f}M"
+
+
+def shown(change: Interval) -> str:
+    return f"{change[0]:+.2f} % [{change[1]:+.2f}, {change[2]:+.2f}]"
+
+
+def pm(value: list[float], digits: int = 4, scale: float = 1) -> str:
+    return f"{scale * value[0]:.{digits}f}" + (f" ± {scale * value[1]:.{digits}f}" if value[1] else "")
+
+
+def variant_table(names: list[str], results: Results, speeds: dict) -> list[str]:
+    lines = head(["variant", "seeds", "tokens", "total", "active", "tokens/s", *DOMAINS, "mean", "cross", "choices %"])
+    for name in names:
+        if name not in results:
+            lines.append(row([name] + ["missing"] + [""] * 11))
+            continue
+        s = summary_of(results[name])
+        mean = mean_sd([mean_bpb(r) for r in results[name]])
+        speed = speeds.get(name, {}).get("tokens_per_s")
+        lines.append(row([name, str(s["seeds"]), millions(s["tokens"]), millions(s["total_parameters"]), millions(s["active_parameters"]),
+                          f"{speed:,.0f}" if speed else "–", *[pm(s["bpb"][d]) for d in DOMAINS], pm(mean), pm(s["cross_bpb"]),
+                          pm(s["cross_accuracy"], 2, 100)]))
+    return lines
+
+
+def per_seed_table(names: list[str], results: Results) -> list[str]:
+    lines = head(["variant, seed", *DOMAINS, "mean", "cross", *[f"{t} %" for t in TASKS], "batches", "commit"])
+    for name in names:
+        for r in results[name] if name in results else []:
+            lines.append(row([f"{name}, {r['seed']}", *[f"{r['bpb'][d]:.4f}" for d in DOMAINS], f"{mean_bpb(r):.4f}", f"{r['cross_bpb']:.4f}",
+                              *[f"{100 * r['cross_accuracy'][t]:.1f}" for t in TASKS], r["batch_hash"][:8], r["commit"]]))
+    return lines
+
+
+def ablation_rows(group: dict, results: Results) -> list[dict]:
+    rows = []
+    for name, about in group["variants"].items():
+        if "against" not in about:
+            continue
+        pairs = results.pair(name, about["against"])
+        rows.append({"variant": name, "against": about["against"], "about": about.get("about", ""),
+                     **({w: change_of(pairs, w) for w in ("mean", "cross", "accuracy")} if pairs else {})})
+    return rows
+
+
+def ablation_table(rows: list[dict]) -> list[str]:
+    lines = head(["variant", "against", "what", "mean bits/byte", "cross bits/byte", "choices"])
+    for r in rows:
+        figures = [shown(r[w]) if w in r else "missing" for w in ("mean", "cross", "accuracy")]
+        lines.append(row([r["variant"], r["against"], r["about"], *figures]))
+    return lines
+
+
+def size_table(results: Results) -> list[str]:
+    lines = head(["width", "mHC total / flat-32 total", "mean bits/byte", "cross bits/byte", "choices"])
+    for width, suffix in (("128", "-d128"), ("192", "-2m"), ("256", "-d256")):
+        pairs = results.pair("mhc-75-100" + suffix, "flat-32" + suffix)
+        if not pairs:
+            lines.append(row([width, "missing", "", "", ""]))
+            continue
+        a, b = pairs[0]
+        lines.append(row([width, f"{millions(a['total_parameters'])} / {millions(b['total_parameters'])}",
+                          *[shown(change_of(pairs, w)) for w in ("mean", "cross", "accuracy")]]))
+    return lines
+
+
+def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], timing: dict) -> str:
+    core, others = list(plan["core"]["variants"]), [n for g in ("ablations", "sizes") for n in plan[g]["variants"]]
+    speeds = timing.get("variants", {})
+    counts = next((r["items"] for v in results.by_variant.values() for r in v.values()), {})
+    text = ["# mHC against its baselines", "",
+            "Made by `python tools/compare_report.py` from `results/`, which `./tessera compare configs/compare` writes. All variants: the same tokens in the",
+            "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
+            "`cross`: vignettes and notebooks that mix domains; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
+            f"(log-probability a byte), chance 25.00 %; items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
+            f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
+    text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", "", "## To reach", "",
+            "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.", ""]
+    text += head(["criterion", "status", "change", "seeds"])
+    for r in rows:
+        change = shown((r["change_percent"], *r["interval_percent"])) if "change_percent" in r else ""
+        text.append(row([r["criterion"], r["status"], change, str(r["seeds"])]))
+    pairs = results.pair("mhc-75-100", "flat-32")
+    gain = shown(accuracy_change(pairs)) if pairs else "missing"
+    text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain}; the published claim is +{PUBLISHED_GAIN:.0f} %.", "",
+             "## Ablations", "", "One seed, 2M tokens; the interval is over documents alone.", ""]
+    text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
+    text += ["", "## Does the gap grow with size?", "", "mhc-75-100 against flat-32 at 2M tokens.", ""] + size_table(results)
+    text += ["", "## Every run", ""] + per_seed_table(core + others, results)
+    return "\n".join(text) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, help="folder of result files (default: OUT/results)")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports/compare")
+    parser.add_argument("--plan", type=Path, default=ROOT / "configs/compare/plan.json")
+    given = parser.parse_args(arguments)
+    plan = json.loads(given.plan.read_text())
+    results = Results(given.results or given.out / "results")
+    timing_file = given.out / "timing.json"
+    timing = json.loads(timing_file.read_text()) if timing_file.exists() else {}
+    order = [n for g in ("core", "ablations", "sizes") for n in plan[g]["variants"]]
+    summary = {"variants": {n: summary_of(results[n]) for n in order if n in results}}
+    rows = criteria(results)
+    ablations = ablation_rows(plan["ablations"], results)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (given.out / "criteria.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (given.out / "README.md").write_text(page(plan, results, rows, ablations, timing))
+    curves = {n: [r["curve"] for r in results[n]] for n in plan["core"]["variants"] if n in results}
+    (given.out / "curves.svg").write_text(curves_svg(curves, DOMAINS))
+    (given.out / "ablations.svg").write_text(dots_svg([(r["variant"], r["against"], r["mean"]) for r in ablations if "mean" in r]))
+    print(f"{sum(map(len, results.by_variant.values()))} results; " + ", ".join(f"{s} {sum(r['status'] == s for r in rows)}" for s in ("pass", "fail", "missing")))
+    for r in rows:
+        print(f"  {r['status']:<8}{r['criterion']}" + (f"  ({r['change_percent']:+.2f} %)" if "change_percent" in r else ""))
+    print(f"written to {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
