@@ -116,6 +116,8 @@ def accuracy_change(pairs: list[tuple[dict, dict]]) -> Interval:
     seeds = draws(len(pairs), rng) / len(pairs)
     total, sampled = np.zeros(2), np.zeros((2, RESAMPLES))
     for task in TASKS:
+        if not pairs[0][0]["details"]["choices"][task]:
+            continue  # a data set that gives no such items
         right = [np.array([[c == "1" for c in r["details"]["choices"][task]] for r in side], dtype=float) for side in zip(*pairs)]
         items = draws(right[0].shape[1], rng) / right[0].shape[1]
         for who in range(2):
