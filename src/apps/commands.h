@@ -16,7 +16,10 @@ void add_inspect_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 
 // tessera-train: links LibTorch.
+void add_bench_commands(CLI::App& app);
 void add_demo_command(CLI::App& app);
+void add_distil_command(CLI::App& app);
+void add_embed_command(CLI::App& app);
 void add_eval_command(CLI::App& app);
 void add_generate_command(CLI::App& app);
 void add_score_command(CLI::App& app);

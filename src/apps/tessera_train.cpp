@@ -7,6 +7,9 @@ int main(int argc, char** argv) {
   tessera::add_eval_command(app);
   tessera::add_generate_command(app);
   tessera::add_score_command(app);
+  tessera::add_distil_command(app);
+  tessera::add_embed_command(app);
+  tessera::add_bench_commands(app);
   tessera::add_demo_command(app);
   return tessera::run_app(app, argc, argv);
 }
