@@ -31,8 +31,8 @@ namespace {
 at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const PackedRows& rows, at::Tensor x) {
   const DomainRouter& d = a.domain_router;
   const double eps = a.trunk.norm_eps;
-  const Rotary rope = rotary(rows.positions_RT, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
-  const RouterMask mask = windowed_mask(rows, d.window_tokens, d.chunk_tokens, x.scalar_type());
+  const Rotary rope = router_rotary(rows, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
+  const RouterMask mask = windowed_mask(rows, d.window_tokens, x.scalar_type());
   for (int i = 0; i < d.num_layers; ++i)
     x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, mask);
   const int64_t num_chunks = static_cast<int64_t>(rows.chunks.size());

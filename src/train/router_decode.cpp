@@ -22,6 +22,13 @@ at::Tensor append(at::Tensor& kept, int64_t length, const at::Tensor& fresh) {
   return kept.narrow(2, 0, length + count);
 }
 
+// Positions [first, first + count) of a table that grows.
+Rotary positions_of(Rotary& table, int64_t first, int64_t count, int head_dim, double theta) {
+  if (!table.cos_RTh.defined() || table.cos_RTh.size(1) < first + count)
+    table = rotary(at::arange(2 * (first + count) + kGrowth, at::kLong).unsqueeze(0), head_dim, theta, at::kFloat);
+  return {table.cos_RTh.narrow(1, first, count), table.sin_RTh.narrow(1, first, count)};
+}
+
 }  // namespace
 
 RouterDecoder::RouterDecoder(const Architecture& architecture, const Parameters& parameters)
@@ -98,7 +105,7 @@ void RouterDecoder::finish_chunk() {
   const at::Tensor mask =
       at::zeros({1, 1, count, span})
           .masked_fill_(j.unsqueeze(0).le(i.unsqueeze(1) - d.window_tokens), -std::numeric_limits<double>::infinity());
-  const Rotary rope = rotary(i.unsqueeze(0), d.width / d.num_heads, a_.trunk.rope_theta, x.scalar_type());
+  const Rotary rope = positions_of(level1_rope_, chunk_begin_, count, d.width / d.num_heads, a_.trunk.rope_theta);
   for (size_t b = 0; b < level1_.size(); ++b)
     x = block("domain_router.layers." + std::to_string(b) + ".", x, d.num_heads, rope, level1_[b], first_key, mask);
   const at::Tensor pooled = rms_norm(x.mean(1), p_["domain_router.norm"], a_.trunk.norm_eps);
@@ -123,8 +130,7 @@ RouterDecoder::Choice RouterDecoder::step(int64_t token, const at::Tensor& embed
                                 : project(embedded_D.unsqueeze(0), p_["domain_router.input"]));
   }
   at::Tensor x = project(embedded_D.view({1, 1, -1}), p_["component_router.input"]);
-  const Rotary rope =
-      rotary(at::full({1, 1}, position_, at::kLong), c.width / c.num_heads, a_.trunk.rope_theta, x.scalar_type());
+  const Rotary rope = positions_of(level2_rope_, position_, 1, c.width / c.num_heads, a_.trunk.rope_theta);
   for (size_t b = 0; b < level2_.size(); ++b)
     x = block("component_router.layers." + std::to_string(b) + ".", x, c.num_heads, rope, level2_[b], 0, {});
   ++position_;

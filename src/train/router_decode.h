@@ -41,6 +41,7 @@ class RouterDecoder {
   std::vector<at::Tensor> chunk_inputs_;  // level 1's inputs of the open chunk, [1, width] each
   std::vector<float> pi_;
   std::vector<uint8_t> active_, previous_;
+  Rotary level1_rope_, level2_rope_;
   at::Tensor bias_LN_;
   // Of the eligible components alone: heads [L * n, width], their ids [n], their bias [1, L, n].
   at::Tensor heads_, column_index_, active_bias_;

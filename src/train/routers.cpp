@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <mutex>
+#include <tuple>
 
 #include "base/error.h"
 
@@ -13,27 +16,16 @@ namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
-// Attention of blocks of queries to the keys in reach of each block: linear in T.
+// Attention of blocks of queries to the keys in reach of each block: linear in T, nothing copied.
 at::Tensor banded_attention(const at::Tensor& query_RHTh, const at::Tensor& key_RHTh, const at::Tensor& value_RHTh,
                             const RouterMask& mask) {
-  const int64_t rows = query_RHTh.size(0), heads = query_RHTh.size(1), tokens = query_RHTh.size(2),
-                width = query_RHTh.size(3), block = mask.block, blocks = (tokens + block - 1) / block;
-  const int64_t padding = blocks * block - tokens;
-  const auto spans = [&](const at::Tensor& x) {  // [R * blocks, H, span, h]
-    return at::constant_pad_nd(x, {0, 0, mask.back, padding + mask.ahead})
-        .unfold(2, mask.back + block + mask.ahead, block)
-        .permute({0, 2, 1, 4, 3})
-        .reshape({rows * blocks, heads, -1, width});
-  };
-  const at::Tensor query = at::constant_pad_nd(query_RHTh, {0, 0, 0, padding})
-                               .view({rows, heads, blocks, block, width})
-                               .transpose(1, 2)
-                               .reshape({rows * blocks, heads, block, width});
-  return at::scaled_dot_product_attention(query, spans(key_RHTh), spans(value_RHTh), mask.additive)
-      .view({rows, blocks, heads, block, width})
-      .transpose(1, 2)
-      .reshape({rows, heads, blocks * block, width})
-      .narrow(2, 0, tokens);
+  std::vector<at::Tensor> parts;
+  for (const RouterMask::Block& b : mask.blocks) {
+    parts.push_back(at::scaled_dot_product_attention(query_RHTh.narrow(2, b.begin, b.count),
+                                                     key_RHTh.narrow(2, b.first_key, b.num_keys),
+                                                     value_RHTh.narrow(2, b.first_key, b.num_keys), b.additive));
+  }
+  return at::cat(parts, 2);
 }
 
 at::Tensor attend(const Parameters& p, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
@@ -44,7 +36,7 @@ at::Tensor attend(const Parameters& p, const std::string& prefix, const at::Tens
   };
   const at::Tensor query = rotate_heads(heads("query"), rope), key = rotate_heads(heads("key"), rope),
                    value = heads("value");
-  const at::Tensor mixed = mask.block > 0 ? banded_attention(query, key, value, mask)
+  const at::Tensor mixed = !mask.blocks.empty() ? banded_attention(query, key, value, mask)
                            : mask.additive.defined()
                                ? at::scaled_dot_product_attention(query, key, value, mask.additive)
                                : at::scaled_dot_product_attention(query, key, value, {}, 0.0, /*is_causal=*/true);
@@ -105,29 +97,57 @@ at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_L
                                              : top_of<float>(scores, bias, chunk_S, eligible, k);
 }
 
-RouterMask windowed_mask(const PackedRows& rows, int window, int chunk_tokens, at::ScalarType dtype) {
+RouterMask windowed_mask(const PackedRows& rows, int window, at::ScalarType dtype) {
+  constexpr int64_t kBlock = 128;
+  const at::Tensor starts = rows.starts_RT.to(at::kCPU).contiguous(),
+                   ends = rows.chunk_ends_RT.to(at::kCPU).contiguous();
+  const int64_t *start_RT = starts.const_data_ptr<int64_t>(), *end_RT = ends.const_data_ptr<int64_t>();
   RouterMask mask;
-  const int64_t tokens = rows.num_tokens, block = chunk_tokens;
-  const int64_t back = (window - 1 + block - 1) / block * block, span = back + 2 * block;
-  if (tokens <= 2 * span) {  // the band would be most of the square
-    mask.additive = block_causal_mask(rows.starts_RT, rows.chunk_ends_RT, window, dtype);
-    return mask;
+  for (int64_t begin = 0; begin < rows.num_tokens; begin += kBlock) {
+    const int64_t count = std::min(kBlock, rows.num_tokens - begin);
+    int64_t first = rows.num_tokens, last = 0;
+    const auto each = [&](const auto& use) {  // (row, token, its first visible key, one past its last)
+      for (int64_t r = 0; r < rows.num_rows; ++r) {
+        for (int64_t t = begin; t < begin + count; ++t) {
+          const int64_t at = r * rows.num_tokens + t;
+          use(r, t, std::max(start_RT[at], t - (window - 1)), end_RT[at]);
+        }
+      }
+    };
+    each([&](int64_t, int64_t, int64_t low, int64_t high) {
+      first = std::min(first, low), last = std::max(last, high);
+    });
+    const int64_t keys = last - first;
+    at::Tensor additive = at::full({rows.num_rows, 1, count, keys}, kMinusInfinity, at::kFloat);
+    float* values = additive.data_ptr<float>();
+    each([&](int64_t r, int64_t t, int64_t low, int64_t high) {
+      float* row = values + (r * count + t - begin) * keys;
+      std::fill(row + (low - first), row + (high - first), 0.0f);
+    });
+    mask.blocks.push_back({begin, count, first, keys, additive.to(rows.starts_RT.device(), dtype)});
   }
-  mask.block = block, mask.back = back, mask.ahead = block;
-  const int64_t blocks = (tokens + block - 1) / block, padding = blocks * block - tokens;
-  const auto by_block = [&](const at::Tensor& x_RT) {
-    return at::constant_pad_nd(x_RT, {0, padding}).view({rows.num_rows, blocks, block, 1});
-  };
-  const at::TensorOptions options = rows.starts_RT.options();
-  const at::Tensor i = at::arange(blocks * block, options).view({1, blocks, block, 1});
-  const at::Tensor j = at::arange(blocks, options).mul_(block).sub_(back).view({1, blocks, 1, 1}) +
-                       at::arange(span, options).view({1, 1, 1, span});
-  at::Tensor visible = j.lt(by_block(rows.chunk_ends_RT)).logical_and_(j.ge(by_block(rows.starts_RT)));
-  visible = visible.logical_and_(j.gt(i - window)).logical_or_(i.ge(tokens));  // a query of the padding sees anything
-  mask.additive = at::zeros(visible.sizes(), options.dtype(dtype))
-                      .masked_fill_(visible.logical_not(), kMinusInfinity)
-                      .view({rows.num_rows * blocks, 1, block, span});
   return mask;
+}
+
+Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype) {
+  // The angles are the same for every text, and cost as much as a narrow router's products: a table of them is kept.
+  static std::mutex mutex;
+  static std::map<std::tuple<int, double, at::ScalarType>, Rotary> tables;
+  Rotary table;
+  {
+    const std::lock_guard lock(mutex);
+    Rotary& kept = tables[{head_dim, theta, dtype}];
+    if (!kept.cos_RTh.defined() || kept.cos_RTh.size(1) < rows.num_tokens) {
+      const at::NoGradGuard no_grad;
+      kept = rotary(at::arange(rows.num_tokens, at::kLong).unsqueeze(0), head_dim, theta, dtype);
+    }
+    table = kept;
+  }
+  const at::Tensor index = rows.positions_RT.reshape({-1});
+  const auto look_up = [&](const at::Tensor& values) {
+    return values[0].to(index.device()).index_select(0, index).view({rows.num_rows, rows.num_tokens, -1});
+  };
+  return {look_up(table.cos_RTh), look_up(table.sin_RTh)};
 }
 
 RouterMask whole_mask(const PackedRows& rows, at::ScalarType dtype) {
@@ -171,13 +191,7 @@ ComponentChooser::ComponentChooser(const Architecture& architecture, const Param
 void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& domains) {
   const Architecture& a = architecture_;
   const ComponentRouter& c = a.component_router;
-  const int64_t num_chunks = static_cast<int64_t>(rows_.chunks.size()), n = num_components(a.hierarchy);
   eligible_ = eligible_by_chunk(a, domains, rows_.chunks.size());
-  at::Tensor barred_CN = at::ones({num_chunks, n}, at::kBool);
-  for (size_t i = 0; i < eligible_.size(); ++i) {
-    for (int32_t id : eligible_[i]) barred_CN.data_ptr<bool>()[static_cast<int64_t>(i) * n + id] = false;
-  }
-  barred_SN_ = barred_CN.to(rows_.chunk_id_S.device()).index_select(0, rows_.chunk_id_S);
   chunk_S_.resize(static_cast<size_t>(rows_.num_rows * rows_.num_tokens));
   for (size_t i = 0; i < rows_.chunks.size(); ++i) {
     const PackedRows::Chunk& chunk = rows_.chunks[i];
@@ -189,7 +203,7 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
   active_CM_ = domains.active_CM;
   if (c.kind == "gate" || c.kind == "trunk") return;
   at::Tensor x = project(embedded_RTD, parameters_["component_router.input"]);
-  const Rotary rope = rotary(rows_.positions_RT, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
+  const Rotary rope = router_rotary(rows_, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
   const RouterMask mask = whole_mask(rows_, x.scalar_type());
   for (int i = 0; i < c.num_layers; ++i) {
     x = router_block(parameters_, "component_router.layers." + std::to_string(i) + ".", x, c.num_heads,
@@ -198,6 +212,17 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
   x = rms_norm(x, parameters_["component_router.norm"], a.trunk.norm_eps).reshape({-1, c.width});
   planned_SLN_ = head_scores(x);
   if (c.kind == "planner") planned_ = select(planned_SLN_, 0);
+}
+
+// [S, N] bool: not eligible.
+const at::Tensor& ComponentChooser::barred() const {
+  if (barred_SN_.defined()) return barred_SN_;
+  const int64_t num_chunks = static_cast<int64_t>(rows_.chunks.size()), n = num_components(architecture_.hierarchy);
+  at::Tensor barred_CN = at::ones({num_chunks, n}, at::kBool);
+  for (size_t i = 0; i < eligible_.size(); ++i) {
+    for (int32_t id : eligible_[i]) barred_CN.data_ptr<bool>()[static_cast<int64_t>(i) * n + id] = false;
+  }
+  return barred_SN_ = barred_CN.to(rows_.chunk_id_S.device()).index_select(0, rows_.chunk_id_S);
 }
 
 at::Tensor ComponentChooser::log_prior(const DomainPlan& domains) const {
@@ -261,7 +286,7 @@ ComponentChooser::Selection ComponentChooser::select(at::Tensor scores_SLN, int6
   const bool differentiable = scores_SLN.requires_grad();
   const bool fast = scores_SLN.device().is_cpu();
   if (!fast || differentiable || k == 1) {
-    eligible_scores = scores_SLN.masked_fill(barred_SN_.unsqueeze(1), kMinusInfinity);
+    eligible_scores = scores_SLN.masked_fill(barred().unsqueeze(1), kMinusInfinity);
   }
   {
     const at::NoGradGuard no_grad;

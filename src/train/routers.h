@@ -66,6 +66,7 @@ class ComponentChooser {
     at::Tensor ids_SLK, weights_SLK, z_loss_L;
     LayerChoice layer(int64_t l) const;
   };
+  const at::Tensor& barred() const;
   at::Tensor log_prior(const DomainPlan& domains) const;
   at::Tensor head_scores(const at::Tensor& x_SD) const;
   Selection select(at::Tensor scores_SLN, int64_t first) const;
@@ -78,10 +79,10 @@ class ComponentChooser {
   std::vector<std::vector<int32_t>> eligible_;  // by chunk
   std::vector<int32_t> chunk_S_;                // of each token
   std::vector<uint8_t> active_CM_;
-  at::Tensor barred_SN_;       // bool: not eligible
-  at::Tensor log_prior_SN_;    // beta log pi' of the owner; undefined unless the ablation is on
-  at::Tensor planned_SLN_;     // the planner's scores
-  mutable Selection planned_;  // of all layers, once made
+  mutable at::Tensor barred_SN_;  // made when it is needed
+  at::Tensor log_prior_SN_;       // beta log pi' of the owner; undefined unless the ablation is on
+  at::Tensor planned_SLN_;        // the planner's scores
+  mutable Selection planned_;     // of all layers, once made
 };
 
 // ids [S, L, K] of the K largest scores + bias among the eligible components of each token, the largest first; of equal
@@ -92,15 +93,21 @@ at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_L
 // Rotary positions applied to [R, H, T, h].
 at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary);
 
-// What a router's attention may see. `block` 0: `additive` [R, 1, T, T], or plainly causal when it is undefined.
-// Otherwise queries in blocks: `additive` is [R * blocks, 1, block, back + block + ahead].
+// What a router's attention may see: the keys in reach of each block of queries, or, without blocks, `additive`
+// [R, 1, T, T], or all before it when that is undefined.
 struct RouterMask {
+  struct Block {
+    int64_t begin, count, first_key, num_keys;
+    at::Tensor additive;  // [R, 1, count, num_keys]
+  };
+  std::vector<Block> blocks;
   at::Tensor additive;
-  int64_t block = 0, back = 0, ahead = 0;
 };
 RouterMask whole_mask(const PackedRows& rows, at::ScalarType dtype);
-// Block-causal in a window; long rows get the banded form, whose cost is linear in T.
-RouterMask windowed_mask(const PackedRows& rows, int window, int chunk_tokens, at::ScalarType dtype);
+// Block-causal in a window, in blocks: linear in T.
+RouterMask windowed_mask(const PackedRows& rows, int window, at::ScalarType dtype);
+// Rotary positions of the rows, from a table that is kept.
+Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype);
 
 // A router's pre-norm transformer block: full attention heads, SwiGLU of twice the width. Weights by prefix.
 at::Tensor router_block(const Parameters& parameters, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,

@@ -27,17 +27,20 @@ std::vector<int32_t> some_tokens(size_t count) {
 TEST(Routers, BandedAttentionIsTheSquareOne) {
   Architecture a = tiny_architecture();
   a.domain_router.chunk_tokens = 16;
-  a.domain_router.window_tokens = 40;  // span 48 + 32: rows above 160 tokens are banded
+  a.domain_router.window_tokens = 40;
   const Parameters p(a, 3, at::kDouble);
   const PackedRows rows = random_rows(a, 2, 203, {0, 70, 75}, 5);
-  const RouterMask banded = windowed_mask(rows, 40, 16, at::kDouble);
-  ASSERT_GT(banded.block, 0);
+  const RouterMask banded = windowed_mask(rows, 40, at::kDouble);
+  ASSERT_EQ(banded.blocks.size(), 2u);
+  EXPECT_LT(banded.blocks[1].num_keys, 203);
   RouterMask square;
   square.additive = block_causal_mask(rows.starts_RT, rows.chunk_ends_RT, 40, at::kDouble);
   const at::Tensor x = at::sin(at::arange(2 * 203 * 8, at::kDouble)).view({2, 203, 8});
   const Rotary rope = rotary(rows.positions_RT, 4, 10000, at::kDouble);
   const at::Tensor of_band = router_block(p, "domain_router.layers.0.", x, 2, 1e-5, rope, banded),
                    of_square = router_block(p, "domain_router.layers.0.", x, 2, 1e-5, rope, square);
+  const Rotary kept = router_rotary(rows, 4, 10000, at::kDouble);
+  EXPECT_TRUE(at::equal(kept.cos_RTh, rope.cos_RTh) && at::equal(kept.sin_RTh, rope.sin_RTh));
   EXPECT_LT((of_band - of_square).abs().max().item<double>(), 1e-10);
 }
 
