@@ -1,33 +1,119 @@
-#include <filesystem>
 #include <iostream>
 
 #include "apps/commands.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/threads.h"
 #include "core/config.h"
+#include "core/route.h"
 #include "core/tokenizer.h"
 #include "data/evaluate.h"
 #include "data/suite.h"
+#include "train/routing_suite.h"
 #include "train/scorer.h"
 
 namespace tessera {
 namespace {
 
-// The data folder that a run names in its config.
-std::filesystem::path data_of_run(const std::filesystem::path& run) {
-  if (std::filesystem::exists(run / "config.json")) {
-    const Json config = read_json_file(run / "config.json");
-    if (config.contains("data")) return config_from_json(config).data.path;
+std::vector<Document> documents_of(const std::filesystem::path& file) {
+  std::vector<Document> documents;
+  read_documents(file, [&](Document&& d) { documents.push_back(std::move(d)); });
+  return documents;
+}
+
+// The data folder of a run, "" when it isn't known (a model by itself).
+std::string data_of_run(const std::filesystem::path& run) {
+  const std::filesystem::path file = run / "config.json";
+  if (!std::filesystem::exists(file)) return "";
+  const Json config = read_json_file(file);
+  if (!config.contains("data") || !config["data"].is_object()) return "";
+  const std::string path = config["data"].value("path", "");
+  return std::filesystem::exists(std::filesystem::path(path) / "index.json") ? path : "";
+}
+
+void print_routing(const Json& r) {
+  const auto number = [](const Json& value) {
+    return value.is_number() ? fmt::format("{:.4f}", value.get<double>()) : std::string("-");
+  };
+  std::cout << fmt::format("level 1 right: documents {}, chunks {}, macro-F1 {}, calibration error {}\n",
+                           number(r["accuracy_documents"]), number(r["accuracy_chunks"]), number(r["macro_f1"]),
+                           number(r["ece"]));
+  std::cout << fmt::format("beside it: linear baseline {}, teacher {}\n", number(r["linear_baseline_accuracy"]),
+                           number(r["teacher_accuracy"]));
+  std::cout << fmt::format("\n{:<14}", "is \\ chosen");
+  for (const Json& name : r["domains"]) std::cout << fmt::format("{:>14}", name.get<std::string>());
+  for (size_t d = 0; d < r["domains"].size(); ++d) {
+    std::cout << fmt::format("\n{:<14}", r["domains"][d].get<std::string>());
+    for (const Json& count : r["confusion"][d]) std::cout << fmt::format("{:>14}", count.get<int64_t>());
   }
-  throw Error(ErrorCode::kUsage, "--data is missing: " + run.string() + " is no run that would name its data",
-              "--data data/full/built");
+  std::cout << "\n\n";
+  for (const auto& [source, values] : r["by_source"].items())
+    std::cout << fmt::format("{:<24}{:>6} documents{:>9.4f}\n", source, values["documents"].get<int64_t>(),
+                             values["accuracy"].get<double>());
+  std::cout << "\nregret in nats a token against   best single      oracle     uniform      random\n";
+  for (const auto& [kind, values] : r["regret"].items()) {
+    if (values.is_null()) continue;
+    std::cout << fmt::format("{:<32}{:>12}{:>12}{:>12}{:>12}\n", kind, number(values["best_single"]),
+                             number(values["oracle"]), number(values["uniform"]), number(values["random"]));
+  }
+  std::cout << fmt::format("dead components: {}\n", r["dead_components"].get<int>());
+}
+
+struct SuiteArguments {
+  std::string model, data, mixed, train_data, teacher, decisions;
+  int regret_texts = 64;
+};
+
+Json run_routing_suite(const SuiteArguments& args, const ModelFolder& folder) {
+  const Tokenizer tokenizer = load_tokenizer(folder);
+  const std::string known = data_of_run(args.model);
+  const std::filesystem::path set = known.empty() ? "data/small/built" : known;
+  const auto or_of_set = [&](const std::string& given, const char* name) {
+    return given.empty() ? set / name : std::filesystem::path(given);
+  };
+  RoutingSuiteOptions options;
+  options.documents = documents_of(or_of_set(args.data, "heldout.jsonl.zst"));
+  const std::filesystem::path mixed = or_of_set(args.mixed, "cross.jsonl.zst");
+  if (!args.mixed.empty() || std::filesystem::exists(mixed)) options.mixed = documents_of(mixed);
+  const std::filesystem::path train_data = args.train_data.empty() ? set : std::filesystem::path(args.train_data);
+  if (!args.train_data.empty() || std::filesystem::exists(train_data / "index.json"))
+    options.train_data = train_data.string();
+  if (!args.teacher.empty()) options.teacher = args.teacher;
+  options.regret_texts = args.regret_texts;
+  auto progress = std::make_shared<Progress>("routing", 10.0);
+  options.progress = [progress](const std::string& what, double done, double total) {
+    progress->update(done, total, what);
+  };
+  const Model model(folder.architecture, Parameters(folder), at::kFloat);
+  std::vector<DocumentDecision> decisions;
+  const Json report = routing_suite(model, tokenizer, options, &decisions);
+  progress->finish();
+  if (!args.decisions.empty()) {
+    FileWriter out(args.decisions);
+    for (const DocumentDecision& d : decisions) {
+      const Document& document = options.documents[d.document];
+      out.write(Json{{"label", document.domain},
+                     {"choice", d.choice < 0 ? Json() : report["domains"][static_cast<size_t>(d.choice)]},
+                     {"source", document.source},
+                     {"begins", document.text.substr(0, utf8_prefix(std::string_view(document.text).substr(0, 400)))}}
+                    .dump() +
+                "\n");
+    }
+    out.close();
+  }
+  return report;
 }
 
 void run_cross_suite(const std::filesystem::path& model_or_run, const std::string& data, bool json) {
-  const Suite suite = load_suite(data.empty() ? data_of_run(model_or_run) : std::filesystem::path(data));
+  const std::string of_run = data.empty() ? data_of_run(model_or_run) : data;
+  if (of_run.empty())
+    throw Error(ErrorCode::kUsage,
+                "--data is missing: " + model_or_run.string() + " is no run that would name its data",
+                "--data data/full/built");
+  const Suite suite = load_suite(of_run);
   const ModelFolder folder = open_model(model_or_run);
-  const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+  const Tokenizer tokenizer = load_tokenizer(folder);
   const Model model(folder.architecture, Parameters(folder), at::kFloat);
   ModelScorer scorer(model);
   Progress progress("evaluate");
@@ -51,6 +137,8 @@ void run_cross_suite(const std::filesystem::path& model_or_run, const std::strin
 void add_eval_command(CLI::App& app) {
   struct Arguments {
     std::string model, data, suite;
+    SuiteArguments routing;
+    std::vector<std::string> domains, deny;
     int64_t max_bytes = 0;
     int threads = 0;
     bool json = false;
@@ -59,23 +147,54 @@ void add_eval_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("eval", "Bits per byte by domain on labelled documents");
   command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
   command->add_option("--data", args->data,
-                      "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}; with --suite: a data folder");
-  command->add_option("--suite", args->suite, "cross: held-out and cross-domain bits per byte, multiple choice")
-      ->check(CLI::IsMember({"cross"}));
+                      "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}; of --suite routing: the held-out documents; "
+                      "of --suite cross: a data folder");
+  command
+      ->add_option("--suite", args->suite,
+                   "routing: is level 1 right, and what do its decisions cost; cross: held-out and cross-domain bits "
+                   "per byte, multiple "
+                   "choice")
+      ->check(CLI::IsMember({"routing", "cross"}));
+  command->add_option("--domains", args->domains, "only these domains may be active")->delimiter(',');
+  command->add_option("--deny", args->deny, "domains that must not be active")->delimiter(',');
+  command->add_option("--mixed", args->routing.mixed,
+                      "routing: documents that mix domains (cross.jsonl.zst of the data)");
+  command->add_option("--train-data", args->routing.train_data,
+                      "routing: the data folder that the linear baseline learns from");
+  command->add_option("--teacher", args->routing.teacher, "routing: a teacher that distil saved (ROUTER/teacher)");
+  command->add_option("--regret-texts", args->routing.regret_texts, "routing: texts of each kind; 0: all")
+      ->capture_default_str();
+  command->add_option("--decisions", args->routing.decisions,
+                      "routing: write label and choice of each document to this JSONL file");
   command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything");
   command->add_option("--threads", args->threads, "0: all CPUs");
   command->add_flag("--json", args->json, "last line: one JSON object");
-  command->footer("Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000");
+  command->footer(
+      "Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000\n"
+      "         ./tessera eval runs/demo --suite routing --json");
   command->callback([args] {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
     if (args->suite == "cross") return run_cross_suite(args->model, args->data, args->json);
-    if (args->data.empty()) throw Error(ErrorCode::kUsage, "--data is missing", "--data FILE.jsonl, or --suite cross");
     const ModelFolder folder = open_model(args->model);
+    if (args->suite == "routing") {
+      args->routing.model = args->model;
+      args->routing.data = args->data;
+      const Json report = run_routing_suite(args->routing, folder);
+      print_routing(report);
+      if (args->json) std::cout << report.dump() << "\n";
+      return;
+    }
+    if (args->data.empty())
+      throw Error(ErrorCode::kUsage, "--data is missing: which documents?",
+                  "--data data/small/built/heldout.jsonl.zst");
     const Tokenizer tokenizer = load_tokenizer(folder);
     std::vector<Document> documents;
     read_documents(args->data, [&](Document&& d) { documents.push_back(std::move(d)); });
     const Model model(folder.architecture, Parameters(folder), at::kFloat);
-    ModelScorer scorer(model);
+    RoutingOptions routing;
+    routing.allowed_domains =
+        allowed_domains(folder.architecture.hierarchy, args->domains, args->deny, "--domains/--deny");
+    ModelScorer scorer(model, routing);
     EvaluateOptions options;
     options.max_bytes_by_domain = args->max_bytes;
     options.hierarchy = folder.architecture.hierarchy;

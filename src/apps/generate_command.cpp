@@ -7,34 +7,17 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
+#include "core/route.h"
 #include "train/generate.h"
 #include "train/scorer.h"
 
 namespace tessera {
-namespace {
-
-std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::string>& names) {
-  if (names.empty()) return {};
-  std::vector<std::string> known;
-  for (int d : routed_domains(h)) known.push_back(h.domains[static_cast<size_t>(d)].name);
-  std::vector<uint8_t> allowed(known.size(), 0);
-  for (const std::string& name : names) {
-    const auto it = std::find(known.begin(), known.end(), name);
-    if (it == known.end())
-      throw Error(ErrorCode::kUsage, "--domains: the model has no domain \"" + name + "\"",
-                  fmt::format("it has {}", fmt::join(known, ", ")));
-    allowed[static_cast<size_t>(it - known.begin())] = 1;
-  }
-  return allowed;
-}
-
-}  // namespace
 
 void add_generate_command(CLI::App& app) {
   struct Arguments {
     std::string model, prompt;
     GenerateOptions options;
-    std::vector<std::string> domains;
+    std::vector<std::string> domains, deny;
     int threads = 0;
     bool json = false;
   };
@@ -54,6 +37,8 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--seed", args->options.seed, "of the sampling")->capture_default_str();
   command->add_option("--domains", args->domains, "only these domains may be active, for example code,mathematics")
       ->delimiter(',');
+  command->add_option("--deny", args->deny, "domains that must not be active: their components are never read")
+      ->delimiter(',');
   command->add_option("--threads", args->threads, "0: all CPUs");
   command->add_flag("--json", args->json, "last line: one JSON object with the route");
   command->footer("Example: ./tessera generate runs/demo -p 'def area(radius):' -n 60");
@@ -61,7 +46,8 @@ void add_generate_command(CLI::App& app) {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
     const ModelFolder folder = open_model(args->model);
     const Tokenizer tokenizer = load_tokenizer(folder);
-    args->options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args->domains);
+    args->options.allowed_domains =
+        allowed_domains(folder.architecture.hierarchy, args->domains, args->deny, "--domains/--deny");
     const Model model(folder.architecture, Parameters(folder), at::kFloat);
     const Generated generated = generate(model, tokenizer, args->prompt, args->options);
     std::cout << text_with_route(generated, tokenizer, folder.architecture, ::isatty(STDOUT_FILENO) != 0);

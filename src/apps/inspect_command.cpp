@@ -6,6 +6,8 @@
 #include <set>
 
 #include "apps/commands.h"
+#include "apps/heat_map.h"
+#include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "core/config.h"
@@ -16,7 +18,7 @@ namespace tessera {
 namespace {
 
 struct InspectOptions {
-  std::string path;
+  std::string path, svg;
   bool json = false;
 };
 
@@ -210,6 +212,18 @@ void run_inspect(const InspectOptions& options) {
       line.is_object() && line["route_statistics"].is_object()) {
     print_use(line["route_statistics"]);
     json["route_statistics"] = line["route_statistics"];
+    if (line["route_statistics"].contains("domain_components")) {
+      const std::filesystem::path svg = options.svg.empty() ? std::filesystem::path(options.path) / "component_use.svg"
+                                                            : std::filesystem::path(options.svg);
+      write_file_atomic(svg, heat_map_svg(line["route_statistics"], model.architecture.hierarchy));
+      std::cout << "  heat map of component use: " << svg.string() << '\n';
+      json["heat_map"] = svg.string();
+    }
+  }
+  if (!options.svg.empty() && !json.contains("heat_map")) {
+    throw Error(ErrorCode::kUsage,
+                "--svg: " + options.path + " is no run with route statistics, so there is no use to draw",
+                "a run has them after its first evaluation");
   }
   if (options.json) std::cout << json.dump() << '\n';
   std::cout.flush();
@@ -222,6 +236,7 @@ void add_inspect_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("inspect", "Architecture and sizes of a model by domain, component and bank; load of a run");
   command->add_option("model", options->path, "A model folder or a run")->required();
+  command->add_option("--svg", options->svg, "Where a run's heat map of component use goes (RUN/component_use.svg)");
   command->add_flag("--json", options->json, "The last line is one JSON object");
   command->footer(
       "Example:\n  ./tessera inspect runs/demo\n  ./tessera inspect runs/demo --atlas   what each component is for: a "

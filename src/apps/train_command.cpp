@@ -9,7 +9,7 @@ namespace tessera {
 
 void add_train_command(CLI::App& app) {
   struct Arguments {
-    std::string config, init;
+    std::string config, init, add_domain;
     bool resume = false, json = false;
   };
   auto args = std::make_shared<Arguments>();
@@ -17,6 +17,8 @@ void add_train_command(CLI::App& app) {
   command->add_option("CONFIG", args->config, "a file of configs/")->required();
   command->add_flag("--resume", args->resume, "go on from the run's newest complete checkpoint");
   command->add_option("--init", args->init, "start from the weights of this model or run");
+  command->add_option("--add-domain", args->add_domain,
+                      "with --init: grow that model by a domain of this name; what it has is kept as it is");
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->allow_extras();
   command->footer(
@@ -27,6 +29,7 @@ void add_train_command(CLI::App& app) {
     TrainOptions options;
     options.resume = args->resume;
     if (!args->init.empty()) options.init = args->init;
+    options.add_domain = args->add_domain;
     const TrainResult result = train(load_config(args->config, config_overrides(*command)), options);
     log_info("run: {}", result.run.string());
     if (args->json) {

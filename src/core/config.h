@@ -54,11 +54,30 @@ struct TrainConfig {
   int64_t log_every = 10;  // steps
 };
 
+struct DistilConfig {  // how `distil` trains level 1
+  int64_t steps = 1500;
+  int texts = 8;                // of context_length tokens, a step
+  double lr = 2e-3;             // AdamW, cosine
+  double token_dropout = 0.15;  // share of tokens replaced by the start token, so that no single one decides
+  double splice_share = 0.3;    // of the texts
+  int teacher_windows = 2000;   // texts that the teacher is tuned on and labels
+  int teacher_epochs = 2;
+  double teacher_weight = 1.0;  // of the KL divergence to the teacher's labels
+};
+
+struct RouterConfig {
+  std::string
+      init;  // a folder that `distil` wrote: level 1's weights, temperature and margin; they are kept as they are
+  std::vector<std::string> domains;  // that may be active; empty: all
+  DistilConfig distil;
+};
+
 struct Config {
   std::string name = "run";  // the run's folder is runs/NAME
   Architecture model;
   DataConfig data;
   TrainConfig train;
+  RouterConfig router;
 };
 
 template <class V>
@@ -101,13 +120,14 @@ void visit(V&& v, DomainRouter& r) {
   v("num_heads", r.num_heads, "heads of the encoder");
   v("chunk_tokens", r.chunk_tokens, "decisions after 16 and 64 tokens, then every chunk_tokens");
   v("window_tokens", r.window_tokens, "how far back a token sees");
+  v("own_embedding", r.own_embedding, "a token table of its own; distil needs it");
   v("margin", r.margin, "a second domain enters when pi1 - pi2 < margin");
   v("hysteresis", r.hysteresis, "and leaves above margin + hysteresis");
   v("temperature", r.temperature, "of pi, from calibration");
 }
 template <class V>
 void visit(V&& v, ComponentRouter& r) {
-  v("kind", r.kind, "planner (transformer) or gate (linear, a layer)");
+  v("kind", r.kind, "planner (transformer), gate (linear, a layer), sum (both), trunk (heads on the trunk)");
   v("width", r.width, "width of the planner");
   v("num_layers", r.num_layers, "blocks of the planner");
   v("num_heads", r.num_heads, "heads of the planner");
@@ -167,11 +187,29 @@ void visit(V&& v, TrainConfig& t) {
   v("log_every", t.log_every, "steps between lines");
 }
 template <class V>
+void visit(V&& v, DistilConfig& d) {
+  v("steps", d.steps, "of the student");
+  v("texts", d.texts, "texts of context_length tokens a step");
+  v("lr", d.lr, "peak learning rate of the student");
+  v("token_dropout", d.token_dropout, "share of tokens that are blanked");
+  v("splice_share", d.splice_share, "share of spliced texts");
+  v("teacher_windows", d.teacher_windows, "texts that the teacher is tuned on and labels");
+  v("teacher_epochs", d.teacher_epochs, "passes of the teacher over them");
+  v("teacher_weight", d.teacher_weight, "of the divergence from the teacher");
+}
+template <class V>
+void visit(V&& v, RouterConfig& r) {
+  v("init", r.init, "a router that `distil` wrote, kept as it is; empty: level 1 is learnt with the model");
+  v("domains", r.domains, "domains that may be active; empty: all");
+  v("distil", r.distil, "how distil trains level 1");
+}
+template <class V>
 void visit(V&& v, Config& c) {
   v("name", c.name, "the run's folder is runs/NAME");
   v("model", c.model, "the architecture");
   v("data", c.data, "what it learns from");
   v("train", c.train, "how it learns");
+  v("router", c.router, "where its routers come from");
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "core/config.h"
+#include "core/route.h"
 
 namespace tessera {
 namespace {
@@ -64,11 +65,11 @@ void check_totals(const Architecture& a) {
                  n * (3 * f + 1) + 2 * banks * h.base_width + 3.0 * h.always_on_width);
   tensors += layers * (3 * n + 2 * banks + 12);
   const auto add_router = [&](double router_width, double blocks) {
-    parameters += router_width * (width + blocks * 10 * router_width + layers * n);
+    parameters += router_width * (std::max<double>(width, t.vocab_size) + blocks * 10 * router_width + layers * n);
     tensors += 3 + 8 * blocks + static_cast<double>(h.domains.size());
   };
   if (components && a.domain_router.kind == "encoder") add_router(a.domain_router.width, a.domain_router.num_layers);
-  if (components && a.component_router.kind == "planner")
+  if (components && a.component_router.kind != "gate")
     add_router(a.component_router.width, a.component_router.num_layers);
   require(parameters <= kMaxParameters && tensors <= kMaxTensors,
           fmt::format("config key 'model': about {:.3g} parameters in {:.3g} tensors are more than any machine holds",
@@ -148,7 +149,7 @@ void check(const Architecture& a) {
   if (dense_layers) require_at_least("model.trunk.dense_width", t.dense_width, 1);
 
   require_one_of("model.domain_router.kind", a.domain_router.kind, {"none", "encoder", "uniform", "oracle", "random"});
-  require_one_of("model.component_router.kind", a.component_router.kind, {"planner", "gate"});
+  require_one_of("model.component_router.kind", a.component_router.kind, {"planner", "gate", "sum", "trunk"});
   if (a.hierarchy.domains.empty()) {
     require(a.domain_router.kind == "none",
             "config key 'model.domain_router.kind': a dense model has no domains to route",
@@ -173,7 +174,10 @@ void check(const Architecture& a) {
   require_share("model.domain_router.hysteresis", d.hysteresis);
   require(d.temperature > 0, "config key 'model.domain_router.temperature' must be above 0");
   const ComponentRouter& c = a.component_router;
-  if (c.kind == "planner") {
+  require(c.kind != "trunk" || t.num_dense_layers > 0,
+          "config key 'model.component_router.kind': \"trunk\" needs a dense layer before the first component layer",
+          "set model.trunk.num_dense_layers=1 and dense_width");
+  if (c.kind == "planner" || c.kind == "sum") {
     require_at_least("model.component_router.width", c.width, 2);
     require_at_least("model.component_router.num_layers", c.num_layers, 1);
     require_at_least("model.component_router.num_heads", c.num_heads, 1);
@@ -221,6 +225,16 @@ void check(const Config& config) {
   require_at_least("train.loss.balance_rate", t.loss.balance_rate, 0);
   require_share("train.loss.domain_dropout", t.loss.domain_dropout);
   require_share("data.splice_share", config.data.splice_share);
+  const DistilConfig& d = config.router.distil;
+  require_at_least("router.distil.steps", static_cast<double>(d.steps), 1);
+  require_at_least("router.distil.texts", d.texts, 1);
+  require(d.lr > 0, fmt::format("config key 'router.distil.lr': expected above 0, found {}", d.lr));
+  require_share("router.distil.token_dropout", d.token_dropout);
+  require_share("router.distil.splice_share", d.splice_share);
+  require_at_least("router.distil.teacher_windows", d.teacher_windows, 16);
+  require_at_least("router.distil.teacher_epochs", d.teacher_epochs, 1);
+  require_at_least("router.distil.teacher_weight", d.teacher_weight, 0);
+  allowed_domains(config.model.hierarchy, config.router.domains, {}, "config key 'router.domains'");
   for (const auto& [name, weight] : config.data.mix) require_at_least("data.mix." + name, weight, 0);
 }
 

@@ -51,6 +51,8 @@ ParameterCount count_tensors(const Architecture& a) {
     switch (tensor.part) {
       case Part::kEmbedding:
         return false;
+      case Part::kDomainRouter:
+        return tensor.name != "domain_router.embedding";  // looked up
       case Part::kBank:
         return tensor.index < num_active_banks(h);
       case Part::kComponent:
@@ -118,7 +120,7 @@ TrainBytes train_bytes(const Architecture& a, const TrainConfig& train) {
   double elements = 0;  // a token
   for (int l = 0; l < a.trunk.num_layers; ++l) elements += layer_activations(a, l);
   if (num_component_layers(a) > 0) {
-    if (a.component_router.kind == "planner") {
+    if ((a.component_router.kind == "planner" || a.component_router.kind == "sum")) {
       elements += a.component_router.num_layers * router_block_activations(a.component_router.width);
       elements += static_cast<double>(num_component_layers(a)) * num_components(a.hierarchy);
     }
@@ -139,7 +141,7 @@ TrainBytes train_bytes(const Architecture& a, const TrainConfig& train) {
 RunBytes run_bytes(const Architecture& a) {
   const Trunk& t = a.trunk;
   double kv_elements = 2.0 * t.num_layers * t.num_kv_heads * head_dim(t);  // a token
-  if (num_component_layers(a) > 0 && a.component_router.kind == "planner") {
+  if (num_component_layers(a) > 0 && (a.component_router.kind == "planner" || a.component_router.kind == "sum")) {
     kv_elements += 2.0 * a.component_router.num_layers * a.component_router.width;
   }
   return {2.0 * static_cast<double>(count_parameters(a).total()), 2.0 * kv_elements * t.context_length};
@@ -150,7 +152,7 @@ Flops forward_flops(const Architecture& a) {
   const double mean_span = t.context_length / 2.0;
   double attention = 4.0 * t.num_layers * t.num_heads * head_dim(t) * mean_span;
   if (num_component_layers(a) > 0) {
-    if (a.component_router.kind == "planner") {
+    if ((a.component_router.kind == "planner" || a.component_router.kind == "sum")) {
       attention += 4.0 * a.component_router.num_layers * a.component_router.width * mean_span;
     }
     if (a.domain_router.kind == "encoder") {

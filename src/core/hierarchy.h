@@ -53,9 +53,11 @@ struct DomainRouter {
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;
-  int chunk_tokens = 64;    // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
-  int window_tokens = 256;  // how far back a token sees
-  double margin = 0.5;      // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis
+  int chunk_tokens = 64;       // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
+  int window_tokens = 256;     // how far back a token sees
+  bool own_embedding = false;  // a token table of its own [V, width] instead of a projection of the trunk's: what it
+                               // learnt stays true while the trunk's moves (distil needs it)
+  double margin = 0.5;         // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis
   double hysteresis = 0.1;
   double temperature = 1.0;  // of pi, from calibration
 };
@@ -63,7 +65,9 @@ struct DomainRouter {
 // Level 2: which components, for every layer at once ("planner") or by a linear gate a layer ("gate").
 struct ComponentRouter {
   std::string kind =
-      "planner";  // "planner": a causal transformer over the token embeddings; "gate": Mixtral's linear gate
+      "planner";  // "planner": a causal transformer over the token embeddings; "gate": Mixtral's linear gate;
+                  // ablations: "sum" adds both scores (the choice then waits for its layer), "trunk" has the planner's
+                  // heads on what enters the first component layer, behind the dense ones
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;

@@ -133,4 +133,39 @@ Route route_from_json(const Json& json, const Architecture& a) {
   return r;
 }
 
+std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::string>& allow,
+                                     const std::vector<std::string>& deny, const std::string& what) {
+  if (allow.empty() && deny.empty()) return {};
+  std::vector<std::string> known;
+  for (int d : routed_domains(h)) known.push_back(h.domains[static_cast<size_t>(d)].name);
+  std::vector<uint8_t> allowed(known.size(), allow.empty());
+  const auto set = [&](const std::vector<std::string>& names, uint8_t value) {
+    for (const std::string& name : names) {
+      const auto it = std::find(known.begin(), known.end(), name);
+      if (it == known.end()) {
+        std::string list;
+        for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
+        throw Error(ErrorCode::kUsage, what + ": the model has no domain \"" + name + "\" to route to",
+                    "it has " + list);
+      }
+      allowed[static_cast<size_t>(it - known.begin())] = value;
+    }
+  };
+  set(allow, 1);
+  set(deny, 0);
+  // The smallest choice that is ever offered: the general domain's components, and one allowed domain's.
+  int general = 0, smallest = -1;
+  size_t routed = 0;
+  for (const Domain& d : h.domains) {
+    if (d.always) general += d.num_components;
+    if (!d.always && allowed[routed++])
+      smallest = smallest < 0 ? d.num_components : std::min(smallest, d.num_components);
+  }
+  if (general + std::max(0, smallest) < h.num_active) {
+    throw Error(ErrorCode::kUsage, what + ": every domain is denied, and no general domain has components to serve",
+                "allow at least one domain");
+  }
+  return allowed;
+}
+
 }  // namespace tessera

@@ -37,4 +37,10 @@ int chunk_of(int position, int chunk_tokens);
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
                                     std::span<const uint8_t> allowed, double margin, double hysteresis);
 
+// Which routed domains may be active [M]: those named in `allow` (all when it is empty) but not in `deny`; empty when
+// none is barred. Throws Error{kUsage} beginning with `what` for a name that isn't a routed domain, and when too few
+// components are left to choose num_active from: with all domains denied only a general domain can serve.
+std::vector<uint8_t> allowed_domains(const Hierarchy& hierarchy, const std::vector<std::string>& allow,
+                                     const std::vector<std::string>& deny, const std::string& what);
+
 }  // namespace tessera

@@ -65,14 +65,18 @@ void add_component_layer(SpecList& list, const Architecture& a, int layer) {
     list.add(prefix + "always_on.down", {width, h.always_on_width}, Part::kAlwaysOn, layer);
   }
   list.add_buffer(prefix + "selection_bias", {num_components(h)}, Part::kComponentRouter, layer);
-  if (a.component_router.kind == "gate")
+  if (a.component_router.kind == "gate" || a.component_router.kind == "sum")
     list.add(prefix + "router_gate", {num_components(h), width}, Part::kComponentRouter, layer);
 }
 
 void add_routers(SpecList& list, const Architecture& a) {
   const DomainRouter& d = a.domain_router;
   if (d.kind == "encoder") {
-    list.add("domain_router.input", {d.width, a.trunk.width}, Part::kDomainRouter);
+    if (d.own_embedding) {
+      list.add("domain_router.embedding", {a.trunk.vocab_size, d.width}, Part::kDomainRouter);
+    } else {
+      list.add("domain_router.input", {d.width, a.trunk.width}, Part::kDomainRouter);
+    }
     for (int i = 0; i < d.num_layers; ++i)
       list.add_router_block("domain_router.layers." + std::to_string(i) + ".", d.width, Part::kDomainRouter);
     list.add("domain_router.norm", {d.width}, Part::kDomainRouter);
@@ -80,15 +84,19 @@ void add_routers(SpecList& list, const Architecture& a) {
              Part::kDomainRouter);
   }
   const ComponentRouter& c = a.component_router;
-  if (c.kind == "planner") {
+  const bool own_blocks = c.kind == "planner" || c.kind == "sum";
+  if (own_blocks) {
     list.add("component_router.input", {c.width, a.trunk.width}, Part::kComponentRouter);
     for (int i = 0; i < c.num_layers; ++i)
       list.add_router_block("component_router.layers." + std::to_string(i) + ".", c.width, Part::kComponentRouter);
     list.add("component_router.norm", {c.width}, Part::kComponentRouter);
+  }
+  if (own_blocks || c.kind == "trunk") {
     for (const Domain& domain : a.hierarchy.domains) {  // z of all layers at once, layer-major
-      list.add("component_router.heads." + domain.name,
-               {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, c.width},
-               Part::kComponentRouter);
+      list.add(
+          "component_router.heads." + domain.name,
+          {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, own_blocks ? c.width : a.trunk.width},
+          Part::kComponentRouter);
     }
   }
 }

@@ -23,6 +23,7 @@ RouteStatistics::RouteStatistics(const Hierarchy& hierarchy, std::vector<std::st
     labels_.push_back(found == routed_names_.end() ? -1 : static_cast<int>(found - routed_names_.begin()));
   }
   owner_picks_.assign(text_domains_.size(), std::vector<int64_t>(owner_domains_.size(), 0));
+  domain_picks_.assign(text_domains_.size(), std::vector<int64_t>(owners_N_.size(), 0));
   log_pi_.resize(static_cast<size_t>(num_documents));
   document_labels_.assign(static_cast<size_t>(num_documents), -1);
 }
@@ -40,6 +41,7 @@ void RouteStatistics::add(const Route& route, int text_domain, int64_t document,
       const size_t component = static_cast<size_t>(route.components_TLK[i]);
       TESSERA_CHECK(component < owners_N_.size(), "component " + std::to_string(component) + " isn't in the hierarchy");
       ++component_picks_LN_[i / num_active % num_layers][component];
+      ++domain_picks_[static_cast<size_t>(text_domain)][component];
       ++picks_by_owner[static_cast<size_t>(owners_N_[component])];
     }
     picks_ += static_cast<int64_t>(route.components_TLK.size());
@@ -121,6 +123,7 @@ Json RouteStatistics::to_json() const {
           {"picks", owner_picks_},
           {"load", load},
           {"components", component_picks_LN_},
+          {"domain_components", domain_picks_},
           {"component_owners", owners_N_},
           {"entropy", entropies},
           {"dead_components", num_dead()},

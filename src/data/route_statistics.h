@@ -27,6 +27,8 @@ class RouteStatistics {
   const std::vector<std::vector<int64_t>>& owner_picks() const { return owner_picks_; }
   // Picks by layer and component [L][N].
   const std::vector<std::vector<int64_t>>& component_picks() const { return component_picks_LN_; }
+  // Picks by domain of the text and component, summed over layers [text domain][N].
+  const std::vector<std::vector<int64_t>>& domain_picks() const { return domain_picks_; }
   // Entropy of a layer's picks over its components, as a share of ln N: 1 when all are used alike.
   double entropy(int layer) const;
   // Components, summed over layers, with fewer than 0.1 % of the picks that their domain has in that layer. A domain
@@ -40,7 +42,7 @@ class RouteStatistics {
   double document_accuracy() const;
 
   // {"text_domains", "owner_domains", "picks": [[n]], "load": [[shares, a row sums to 1]], "components": [L][N] picks,
-  //  "component_owners": [N], "entropy": [L], "dead_components": n, "chunk_accuracy": x or null,
+  //  "domain_components": [text domain][N] picks, "component_owners": [N], "entropy": [L], "dead_components": n, "chunk_accuracy": x or null,
   //  "document_accuracy": x or null}
   Json to_json() const;
 
@@ -48,7 +50,7 @@ class RouteStatistics {
   std::vector<std::string> text_domains_, owner_domains_, routed_names_;
   std::vector<int> owners_N_;  // index into owner_domains_
   std::vector<int> labels_;    // by text domain: index into routed_names_, -1: unknown
-  std::vector<std::vector<int64_t>> owner_picks_, component_picks_LN_;
+  std::vector<std::vector<int64_t>> owner_picks_, domain_picks_, component_picks_LN_;
   std::vector<std::vector<double>> log_pi_;  // by document: sum over its first tokens [M]; empty: no decision yet
   std::vector<int> document_labels_;
   int64_t picks_ = 0, chunks_ = 0, right_chunks_ = 0;

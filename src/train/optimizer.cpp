@@ -1,5 +1,6 @@
 #include "train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -94,6 +95,7 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config
              {true, config.weight_decay, 1}};
   for (const std::string& name : parameters.learnt_names()) {
     const at::Tensor& parameter = parameters[name];
+    if (!parameter.requires_grad()) continue;  // kept as it is: a distilled level 1, what --add-domain adds to
     const bool muon = config.kind == "muon" && is_inner_matrix(name, parameter);
     Group& group = groups_[muon ? kMuon : parameter.dim() < 2 ? kVectors : is_table(name) ? kTables : kMatrices];
     group.names.push_back(name);
@@ -108,6 +110,12 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config
     group.v.push_back(at::zeros_like(parameter).requires_grad_(false));
     group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)).requires_grad_(false));
   }
+}
+
+bool Optimizer::updates(const std::string& name) const {
+  return std::any_of(groups_.begin(), groups_.end(), [&](const Group& group) {
+    return std::find(group.names.begin(), group.names.end(), name) != group.names.end();
+  });
 }
 
 double Optimizer::clip_gradients() {

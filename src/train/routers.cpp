@@ -1,166 +1,61 @@
+// What both routers are built of, and level 2.
 #include "train/routers.h"
 
-#include <cmath>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <limits>
+#include <map>
+#include <mutex>
+#include <tuple>
 
 #include "base/error.h"
-#include "base/rng.h"
 
 namespace tessera {
 namespace {
 
-// [C, M] share of each domain among the labelled tokens of each chunk; zeros where none is labelled.
-std::vector<float> label_shares(const PackedRows& rows, int num_domains) {
-  std::vector<float> shares(rows.chunks.size() * static_cast<size_t>(num_domains), 0.0f);
-  if (rows.labels_RT.empty()) return shares;
-  for (size_t c = 0; c < rows.chunks.size(); ++c) {
-    const PackedRows::Chunk& chunk = rows.chunks[c];
-    int64_t labelled = 0;
-    float* share = &shares[c * static_cast<size_t>(num_domains)];
-    for (int64_t t = chunk.begin; t < chunk.end; ++t) {
-      const int label = rows.labels_RT[static_cast<size_t>(chunk.row * rows.num_tokens + t)];
-      if (label < 0) continue;
-      share[label] += 1;
-      ++labelled;
-    }
-    for (int d = 0; labelled > 0 && d < num_domains; ++d) share[d] /= static_cast<float>(labelled);
-  }
-  return shares;
-}
+constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 
-// Level 1's logits at the end of each chunk: the mean of its tokens' outputs through the head.
-at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const PackedRows& rows,
-                         const at::Tensor& embedded_RTD) {
-  const DomainRouter& d = a.domain_router;
-  const double eps = a.trunk.norm_eps;
-  at::Tensor x = project(embedded_RTD.detach(), p["domain_router.input"]);
-  const Rotary rope = rotary(rows.positions_RT, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
-  const Visible visible = block_causal(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens, x);
-  for (int i = 0; i < d.num_layers; ++i)
-    x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, visible);
-  const int64_t num_chunks = static_cast<int64_t>(rows.chunks.size());
-  std::vector<double> inverse;
-  for (const auto& chunk : rows.chunks) inverse.push_back(1.0 / static_cast<double>(chunk.end - chunk.begin));
-  const at::Tensor scale = at::tensor(inverse, at::kDouble).to(x.device(), x.scalar_type()).unsqueeze(1);
-  const at::Tensor pooled =
-      at::zeros({num_chunks, x.size(-1)}, x.options()).index_add(0, rows.chunk_id_S, x.reshape({-1, x.size(-1)})) *
-      scale;
-  const at::Tensor logits = project(rms_norm(pooled, p["domain_router.norm"], eps), p["domain_router.head"]);
-  return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
-}
-
-bool is_dropped(const RoutingOptions& options, const PackedRows::Chunk& chunk) {
-  if (options.domain_dropout <= 0) return false;
-  Rng rng(options.dropout_seed, mix64(static_cast<uint64_t>(chunk.row)) ^ static_cast<uint64_t>(chunk.piece_start));
-  return rng.uniform() < options.domain_dropout;
-}
-
-// pi and the active domains of every chunk, from `decided` [C, M]: the distribution that would be in force in the chunk
-// (rows of zeros where none was made). Hysteresis follows a piece from chunk to chunk.
-void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions& options,
-            const std::vector<float>& decided, DomainPlan& plan) {
-  const size_t m = routed_domains(a.hierarchy).size();
-  const std::vector<uint8_t>& allowed = options.allowed_domains;
-  plan.pi_CM.assign(rows.chunks.size() * m, 0.0f);
-  plan.active_CM.assign(rows.chunks.size() * m, 0);
-  std::vector<uint8_t> previous;  // active domains of the piece's last decision
-  for (size_t c = 0; c < rows.chunks.size(); ++c) {
-    const PackedRows::Chunk& chunk = rows.chunks[c];
-    if (chunk.first) previous.clear();
-    float total = 0;
-    for (size_t d = 0; d < m; ++d) total += decided[c * m + d];
-    if (total <= 0 || is_dropped(options, chunk)) {
-      float num_allowed = 0;
-      for (size_t d = 0; d < m; ++d) num_allowed += allowed.empty() || allowed[d];
-      for (size_t d = 0; d < m; ++d) {
-        const bool is_allowed = allowed.empty() || allowed[d];
-        plan.pi_CM[c * m + d] = is_allowed ? 1.0f / num_allowed : 0.0f;
-        plan.active_CM[c * m + d] = is_allowed;
+template <class Number>
+at::Tensor top_of(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
+                  const std::vector<std::vector<int32_t>>& eligible, int k) {
+  const int64_t tokens = scores_SLN.size(0), layers = scores_SLN.size(1), n = scores_SLN.size(2);
+  at::Tensor ids_SLK = at::empty({tokens, layers, k}, at::kLong);
+  const Number *scores = scores_SLN.const_data_ptr<Number>(), *bias = bias_LN.const_data_ptr<Number>();
+  int64_t* out = ids_SLK.data_ptr<int64_t>();
+  at::parallel_for(0, tokens, 256, [&](int64_t begin, int64_t end) {
+    std::vector<Number> best(static_cast<size_t>(k));
+    for (int64_t i = begin * layers; i < end * layers; ++i) {
+      const Number *row = scores + i * n, *row_bias = bias + i % layers * n;
+      int64_t* chosen = out + i * k;
+      std::fill(best.begin(), best.end(), -std::numeric_limits<Number>::infinity());
+      std::fill_n(chosen, k, int64_t{-1});
+      for (int32_t c : eligible[static_cast<size_t>(chunk_S[static_cast<size_t>(i / layers)])]) {
+        const Number score = row[c] + row_bias[c];
+        int place = k;
+        while (place > 0 && score > best[static_cast<size_t>(place - 1)]) --place;
+        if (place == k) continue;
+        for (int j = k - 1; j > place; --j) {
+          best[static_cast<size_t>(j)] = best[static_cast<size_t>(j - 1)];
+          chosen[j] = chosen[j - 1];
+        }
+        best[static_cast<size_t>(place)] = score;
+        chosen[place] = c;
       }
-      continue;
+      // Scores that are no numbers choose nothing: the loss is then no number either, and training stops.
+      for (int j = 0, next = 0; j < k; ++j) {
+        if (chosen[j] >= 0) continue;
+        const auto& list = eligible[static_cast<size_t>(chunk_S[static_cast<size_t>(i / layers)])];
+        while (std::find(chosen, chosen + k, list[static_cast<size_t>(next)]) != chosen + k) ++next;
+        chosen[j] = list[static_cast<size_t>(next)];
+      }
     }
-    std::copy_n(&decided[c * m], m, &plan.pi_CM[c * m]);
-    previous =
-        active_domains({&decided[c * m], m}, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis);
-    std::copy_n(previous.begin(), m, &plan.active_CM[c * m]);
-  }
+  });
+  return ids_SLK;
 }
-
-}  // namespace
-
-at::Tensor router_block(const Parameters& p, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
-                        double eps, const Rotary& rope, const Visible& visible) {
-  const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],
-                                 p[prefix + "attention.value"], p[prefix + "attention.output"]};
-  const at::Tensor x = x_RTD + attention(rms_norm(x_RTD, p[prefix + "attention_norm"], eps), weights, num_heads,
-                                         num_heads, rope, visible);
-  const at::Tensor h = rms_norm(x, p[prefix + "feed_forward_norm"], eps);
-  return x + project(swiglu(project(h, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
-}
-
-DomainPlan plan_domains(const Architecture& a, const Parameters& p, const PackedRows& rows,
-                        const at::Tensor& embedded_RTD, const RoutingOptions& options) {
-  DomainPlan plan;
-  const int m = static_cast<int>(routed_domains(a.hierarchy).size());
-  const size_t num_chunks = rows.chunks.size(), width = static_cast<size_t>(m);
-  std::vector<float> decided(num_chunks * width, 0.0f);
-  const std::string& kind = a.domain_router.kind;
-  if (kind == "oracle") {
-    decided = label_shares(rows, m);
-  } else if (kind == "random") {
-    for (size_t c = 0; c < num_chunks; ++c) {
-      Rng rng(mix64(options.dropout_seed), c);
-      decided[c * width + rng.below(width)] = 1.0f;
-    }
-  } else if (kind == "encoder") {
-    plan.logits_CM = encode_chunks(a, p, rows, embedded_RTD);
-    const at::Tensor pi =
-        at::softmax(plan.logits_CM.detach() / a.domain_router.temperature, 1).to(at::kCPU, at::kFloat).contiguous();
-    const float* values = pi.data_ptr<float>();
-    for (size_t c = 1; c < num_chunks; ++c) {
-      if (!rows.chunks[c].first) std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
-    }
-    const std::vector<float> shares = label_shares(rows, m);
-    std::vector<float> targets(num_chunks * width, 0.0f);
-    int64_t counted = 0;
-    for (size_t c = 0; c + 1 < num_chunks; ++c) {
-      if (rows.chunks[c + 1].first) continue;
-      float total = 0;
-      for (size_t d = 0; d < width; ++d) total += targets[c * width + d] = shares[(c + 1) * width + d];
-      counted += total > 0;
-    }
-    if (counted > 0) {
-      const at::Tensor target = at::from_blob(targets.data(), {static_cast<int64_t>(num_chunks), m}, at::kFloat)
-                                    .to(plan.logits_CM.options(), /*non_blocking=*/false, /*copy=*/true);
-      plan.loss = (target * at::log_softmax(plan.logits_CM, 1)).sum().neg() / static_cast<double>(counted);
-    }
-  }
-  decide(a, rows, options, decided, plan);
-  return plan;
-}
-
-at::Tensor eligible_components(const Architecture& a, const PackedRows& rows, const DomainPlan& plan) {
-  const Hierarchy& h = a.hierarchy;
-  const std::vector<int> routed = routed_domains(h), owner = owner_of_components(h);
-  std::vector<int> routed_index(h.domains.size(), -1);
-  for (size_t d = 0; d < routed.size(); ++d) routed_index[static_cast<size_t>(routed[d])] = static_cast<int>(d);
-  const int64_t num_chunks = static_cast<int64_t>(rows.chunks.size()), n = static_cast<int64_t>(owner.size());
-  at::Tensor eligible_CN = at::empty({num_chunks, n}, at::kBool);
-  bool* out = eligible_CN.data_ptr<bool>();
-  for (size_t c = 0; c < rows.chunks.size(); ++c) {
-    for (size_t i = 0; i < owner.size(); ++i) {
-      const int d = routed_index[static_cast<size_t>(owner[i])];
-      *out++ = d < 0 || plan.active_CM[c * routed.size() + static_cast<size_t>(d)];
-    }
-  }
-  return eligible_CN.to(rows.chunk_id_S.device()).index_select(0, rows.chunk_id_S);
-}
-
-namespace {
 
 // Group-limited top-K (core/hierarchy.h): minus infinity for the routed domains that are not among the token's best.
 at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
-  const double minus_infinity = -std::numeric_limits<double>::infinity();
   std::vector<at::Tensor> totals;
   std::vector<int64_t> group_of;  // of each component: its routed domain, or the last column, which is always allowed
   int64_t begin = 0, group = 0;
@@ -180,10 +75,73 @@ at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
   at::Tensor barred = at::ones({selection_SN.size(0), num_routed + 1}, selection_SN.options().dtype(at::kBool));
   barred.scatter_(1, best, false).select(1, num_routed).fill_(false);
   return selection_SN.masked_fill(barred.index_select(1, at::tensor(group_of, at::kLong).to(selection_SN.device())),
-                                  minus_infinity);
+                                  kMinusInfinity);
 }
 
 }  // namespace
+
+at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rope) {
+  const auto halves = x_RHTh.chunk(2, -1);
+  const at::Tensor cos = rope.cos_RTh.unsqueeze(1), sin = rope.sin_RTh.unsqueeze(1);
+  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
+}
+
+at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
+                          const std::vector<std::vector<int32_t>>& eligible, int k) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor scores = scores_SLN.detach().contiguous(), bias = bias_LN.to(scores.scalar_type()).contiguous();
+  return scores.scalar_type() == at::kDouble ? top_of<double>(scores, bias, chunk_S, eligible, k)
+                                             : top_of<float>(scores, bias, chunk_S, eligible, k);
+}
+
+Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype) {
+  // The angles are the same for every text, and cost as much as a narrow router's products: a table of them is kept.
+  static std::mutex mutex;
+  static std::map<std::tuple<int, double, at::ScalarType>, Rotary> tables;
+  Rotary table;
+  {
+    const std::lock_guard lock(mutex);
+    Rotary& kept = tables[{head_dim, theta, dtype}];
+    if (!kept.cos_RTh.defined() || kept.cos_RTh.size(1) < rows.num_tokens) {
+      const at::NoGradGuard no_grad;
+      kept = rotary(at::arange(rows.num_tokens, at::kLong).unsqueeze(0), head_dim, theta, dtype);
+    }
+    table = kept;
+  }
+  const at::Tensor index = rows.positions_RT.reshape({-1});
+  const auto look_up = [&](const at::Tensor& values) {
+    return values[0].to(index.device()).index_select(0, index).view({rows.num_rows, rows.num_tokens, -1});
+  };
+  return {look_up(table.cos_RTh), look_up(table.sin_RTh)};
+}
+
+at::Tensor router_block(const Parameters& p, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
+                        double eps, const Rotary& rope, const Visible& visible) {
+  const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],
+                                 p[prefix + "attention.value"], p[prefix + "attention.output"]};
+  const at::Tensor x = x_RTD + attention(rms_norm(x_RTD, p[prefix + "attention_norm"], eps), weights, num_heads,
+                                         num_heads, rope, visible);
+  const at::Tensor h = rms_norm(x, p[prefix + "feed_forward_norm"], eps);
+  return x + project(swiglu(project(h, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
+}
+
+std::vector<std::vector<int32_t>> eligible_by_chunk(const Architecture& a, const DomainPlan& plan, size_t num_chunks) {
+  const Hierarchy& h = a.hierarchy;
+  const size_t num_routed = routed_domains(h).size();
+  std::vector<std::vector<int32_t>> eligible(num_chunks);
+  for (size_t c = 0; c < num_chunks; ++c) {
+    int32_t id = 0;
+    size_t routed = 0;
+    for (const Domain& domain : h.domains) {
+      const bool active = domain.always || plan.active_CM[c * num_routed + routed] != 0;
+      routed += !domain.always;
+      for (int i = 0; i < domain.num_components; ++i, ++id) {
+        if (active) eligible[c].push_back(id);
+      }
+    }
+  }
+  return eligible;
+}
 
 ComponentChooser::ComponentChooser(const Architecture& architecture, const Parameters& parameters,
                                    const PackedRows& rows, const RoutingOptions& options)
@@ -192,77 +150,158 @@ ComponentChooser::ComponentChooser(const Architecture& architecture, const Param
 void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& domains) {
   const Architecture& a = architecture_;
   const ComponentRouter& c = a.component_router;
-  eligible_SN_ = eligible_components(a, rows_, domains);
-  if (c.prior_weight != 0) {
-    constexpr double kEpsilon = 0.05;
-    const std::vector<int> routed = routed_domains(a.hierarchy);
-    std::vector<int64_t> column;  // of each component's owner; the last column is the general domain's: no prior
-    for (int owner : owner_of_components(a.hierarchy)) {
-      const auto it = std::find(routed.begin(), routed.end(), owner);
-      column.push_back(it - routed.begin());
-    }
-    const int64_t m = static_cast<int64_t>(routed.size());
-    at::Tensor pi = at::tensor(domains.pi_CM, at::kFloat).view({-1, m});
-    pi = at::cat({at::log(pi * (1 - kEpsilon) + kEpsilon / static_cast<double>(m)), at::zeros({pi.size(0), 1})}, 1) *
-         c.prior_weight;
-    log_prior_SN_ =
-        pi.index_select(1, at::tensor(column, at::kLong)).to(embedded_RTD.device()).index_select(0, rows_.chunk_id_S);
+  eligible_ = eligible_by_chunk(a, domains, rows_.chunks.size());
+  chunk_S_.resize(static_cast<size_t>(rows_.num_rows * rows_.num_tokens));
+  for (size_t i = 0; i < rows_.chunks.size(); ++i) {
+    const PackedRows::Chunk& chunk = rows_.chunks[i];
+    std::fill(chunk_S_.begin() + chunk.row * rows_.num_tokens + chunk.begin,
+              chunk_S_.begin() + chunk.row * rows_.num_tokens + chunk.end, static_cast<int32_t>(i));
   }
-  if (c.kind != "planner") return;
+  if (c.prior_weight != 0) log_prior_SN_ = log_prior(domains).to(embedded_RTD.device());
+  if (options_.replay) return;
+  active_CM_ = domains.active_CM;
+  if (c.kind == "gate" || c.kind == "trunk") return;
   at::Tensor x = project(embedded_RTD, parameters_["component_router.input"]);
-  const Rotary rope = rotary(rows_.positions_RT, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
+  const Rotary rope = router_rotary(rows_, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
   const Visible visible = causal(rows_.starts_RT, x);
   for (int i = 0; i < c.num_layers; ++i) {
     x = router_block(parameters_, "component_router.layers." + std::to_string(i) + ".", x, c.num_heads,
                      a.trunk.norm_eps, rope, visible);
   }
   x = rms_norm(x, parameters_["component_router.norm"], a.trunk.norm_eps).reshape({-1, c.width});
-  std::vector<at::Tensor> by_domain;
-  for (const Domain& domain : a.hierarchy.domains) {
-    by_domain.push_back(project(x, parameters_["component_router.heads." + domain.name])
-                            .view({-1, num_component_layers(a), domain.num_components}));
+  planned_SLN_ = head_scores(x);
+  if (c.kind == "planner") planned_ = select(planned_SLN_, 0);
+}
+
+// [S, N] bool: not eligible.
+const at::Tensor& ComponentChooser::barred() const {
+  if (barred_SN_.defined()) return barred_SN_;
+  const int64_t num_chunks = static_cast<int64_t>(rows_.chunks.size()), n = num_components(architecture_.hierarchy);
+  at::Tensor barred_CN = at::ones({num_chunks, n}, at::kBool);
+  for (size_t i = 0; i < eligible_.size(); ++i) {
+    for (int32_t id : eligible_[i]) barred_CN.data_ptr<bool>()[static_cast<int64_t>(i) * n + id] = false;
   }
-  planned_SLN_ = at::cat(by_domain, 2);
-  if (planned_SLN_.scalar_type() == at::kBFloat16) planned_SLN_ = planned_SLN_.to(at::kFloat);
+  return barred_SN_ = barred_CN.to(rows_.chunk_id_S.device()).index_select(0, rows_.chunk_id_S);
+}
+
+at::Tensor ComponentChooser::log_prior(const DomainPlan& domains) const {
+  constexpr double kEpsilon = 0.05;
+  const Hierarchy& h = architecture_.hierarchy;
+  const std::vector<int> routed = routed_domains(h);
+  std::vector<int64_t> column;  // of each component's owner; the last column is the general domain's: no prior
+  for (int owner : owner_of_components(h)) {
+    column.push_back(std::find(routed.begin(), routed.end(), owner) - routed.begin());
+  }
+  const int64_t m = static_cast<int64_t>(routed.size());
+  at::Tensor pi = at::tensor(domains.pi_CM, at::kFloat).view({-1, m});
+  pi = at::cat({at::log(pi * (1 - kEpsilon) + kEpsilon / static_cast<double>(m)), at::zeros({pi.size(0), 1})}, 1) *
+       architecture_.component_router.prior_weight;
+  return pi.index_select(1, at::tensor(column, at::kLong)).index_select(0, rows_.chunk_id_S.to(at::kCPU));
+}
+
+// A head that no token of the batch may choose from is neither read nor computed; one that some may, for those alone.
+at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
+  const Architecture& a = architecture_;
+  const size_t num_routed = routed_domains(a.hierarchy).size();
+  const int64_t tokens = x_SD.size(0), layers = num_component_layers(a);
+  std::vector<at::Tensor> by_domain;
+  size_t routed = 0;
+  for (const Domain& domain : a.hierarchy.domains) {
+    std::vector<int64_t> where;  // tokens that may choose from it
+    bool everywhere = true;
+    if (!domain.always) {
+      for (size_t s = 0; s < chunk_S_.size(); ++s) {
+        if (active_CM_[static_cast<size_t>(chunk_S_[s]) * num_routed + routed])
+          where.push_back(static_cast<int64_t>(s));
+      }
+      everywhere = where.size() == chunk_S_.size();
+      ++routed;
+    }
+    const int64_t width = layers * domain.num_components;
+    at::Tensor scores;
+    if (everywhere) {
+      scores = project(x_SD, parameters_["component_router.heads." + domain.name]);
+    } else if (where.empty()) {
+      scores = at::zeros({tokens, width}, x_SD.options());
+    } else {
+      const at::Tensor index = at::tensor(where, at::kLong).to(x_SD.device());
+      scores =
+          at::zeros({tokens, width}, x_SD.options())
+              .index_copy(0, index,
+                          project(x_SD.index_select(0, index), parameters_["component_router.heads." + domain.name]));
+    }
+    by_domain.push_back(scores.view({tokens, layers, domain.num_components}));
+  }
+  const at::Tensor scores_SLN = at::cat(by_domain, 2);
+  return scores_SLN.scalar_type() == at::kBFloat16 ? scores_SLN.to(at::kFloat) : scores_SLN;
+}
+
+// From the scores [S, L', N] of L' layers, of which the first is number `first` of the component layers.
+ComponentChooser::Selection ComponentChooser::select(at::Tensor scores_SLN, int64_t first) const {
+  const int k = architecture_.hierarchy.num_active;
+  if (log_prior_SN_.defined()) scores_SLN = scores_SLN + log_prior_SN_.unsqueeze(1);
+  Selection selection;
+  at::Tensor eligible_scores;
+  const bool differentiable = scores_SLN.requires_grad();
+  const bool limited = architecture_.component_router.max_groups > 0;
+  const bool fast = scores_SLN.device().is_cpu() && !limited;
+  if (!fast || differentiable || k == 1) {
+    eligible_scores = scores_SLN.masked_fill(barred().unsqueeze(1), kMinusInfinity);
+  }
+  {
+    const at::NoGradGuard no_grad;
+    std::vector<at::Tensor> biases;
+    for (int64_t l = 0; l < scores_SLN.size(1); ++l) {
+      biases.push_back(parameters_["layers." + std::to_string(first + l + architecture_.trunk.num_dense_layers) +
+                                   ".selection_bias"]);
+    }
+    const at::Tensor bias_LN = at::stack(biases).to(scores_SLN.scalar_type());
+    if (fast) {
+      selection.ids_SLK = top_components(scores_SLN, bias_LN, chunk_S_, eligible_, k);
+    } else {
+      at::Tensor selection_SLN = eligible_scores + bias_LN;
+      if (limited) selection_SLN = limit_groups(architecture_, selection_SLN.flatten(0, 1)).view_as(selection_SLN);
+      selection.ids_SLK = std::get<1>(at::topk(selection_SLN, k, -1, true, true)).contiguous();
+    }
+  }
+  const at::Tensor chosen = scores_SLN.gather(2, selection.ids_SLK);
+  at::Tensor log_total_SL;
+  if (eligible_scores.defined()) log_total_SL = at::logsumexp(eligible_scores, {2});
+  selection.weights_SLK = k == 1 ? at::exp(chosen - log_total_SL.unsqueeze(2)) : at::softmax(chosen, 2);
+  if (differentiable) selection.z_loss_L = log_total_SL.square().mean(0);
+  return selection;
 }
 
 LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
   const Architecture& a = architecture_;
-  const int k = a.hierarchy.num_active;
-  const std::string prefix = "layers." + std::to_string(layer) + ".";
-  at::Tensor scores = planned_SLN_.defined() ? planned_SLN_.select(1, layer - a.trunk.num_dense_layers)
-                                             : project(x_SD, parameters_[prefix + "router_gate"]);
+  const std::string& kind = a.component_router.kind;
+  const int64_t l = layer - a.trunk.num_dense_layers;
+  if (options_.replay) return replayed(l, x_SD);
+  if (kind == "trunk" && !planned_.ids_SLK.defined()) planned_ = select(head_scores(x_SD), 0);
+  if (planned_.ids_SLK.defined()) return planned_.layer(l);
+  at::Tensor scores = project(x_SD, parameters_["layers." + std::to_string(layer) + ".router_gate"]);
   if (scores.scalar_type() == at::kBFloat16) scores = scores.to(at::kFloat);
-  if (log_prior_SN_.defined()) scores = scores + log_prior_SN_;
+  if (planned_SLN_.defined()) scores = scores + planned_SLN_.select(1, l);
+  return select(scores.unsqueeze(1), l).layer(0);
+}
+
+LayerChoice ComponentChooser::replayed(int64_t layer, const at::Tensor& x_SD) const {
+  const Route& route = *options_.replay;
+  const std::vector<int64_t> shape = {route.num_tokens, route.num_layers, route.num_active};
+  TESSERA_CHECK(rows_.num_rows == 1 && rows_.num_tokens == route.num_tokens,
+                "a replayed route must be of the same text");
+  const at::ScalarType dtype = x_SD.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   LayerChoice choice;
-  if (options_.replay) {
-    const Route& route = *options_.replay;
-    const std::vector<int64_t> shape = {route.num_tokens, route.num_layers, route.num_active};
-    TESSERA_CHECK(rows_.num_rows == 1 && rows_.num_tokens == route.num_tokens,
-                  "a replayed route must be of the same text");
-    const int64_t l = layer - a.trunk.num_dense_layers;
-    choice.ids_SK =
-        at::tensor(route.components_TLK, at::kLong).view(shape).select(1, l).contiguous().to(scores.device());
-    choice.weights_SK = at::tensor(route.weights_TLK, at::kFloat)
-                            .view(shape)
-                            .select(1, l)
-                            .contiguous()
-                            .to(scores.device(), scores.scalar_type());
-    return choice;
-  }
-  const double minus_infinity = -std::numeric_limits<double>::infinity();
-  const at::Tensor barred = eligible_SN_.logical_not();
-  const at::Tensor eligible_scores = scores.masked_fill(barred, minus_infinity);
-  {
-    const at::NoGradGuard no_grad;
-    at::Tensor selection = eligible_scores + parameters_[prefix + "selection_bias"];
-    if (a.component_router.max_groups > 0) selection = limit_groups(a, selection);
-    choice.ids_SK = std::get<1>(at::topk(selection, k, 1, true, true)).contiguous();
-  }
-  const at::Tensor log_total = at::logsumexp(eligible_scores, {1}, true);
-  const at::Tensor chosen = scores.gather(1, choice.ids_SK);
-  choice.weights_SK = k == 1 ? at::exp(chosen - log_total) : at::softmax(chosen, 1);
-  choice.z_loss = log_total.square().mean();
+  choice.ids_SK =
+      at::tensor(route.components_TLK, at::kLong).view(shape).select(1, layer).contiguous().to(x_SD.device());
+  choice.weights_SK =
+      at::tensor(route.weights_TLK, at::kFloat).view(shape).select(1, layer).contiguous().to(x_SD.device(), dtype);
+  return choice;
+}
+
+LayerChoice ComponentChooser::Selection::layer(int64_t l) const {
+  LayerChoice choice{ids_SLK.select(1, l).contiguous(), weights_SLK.select(1, l), {}};
+  if (z_loss_L.defined()) choice.z_loss = z_loss_L.select(0, l);
   return choice;
 }
 

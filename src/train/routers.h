@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/route.h"
+#include "data/calibration.h"
 #include "train/blocks.h"
 #include "train/packed_rows.h"
 #include "train/parameters.h"
@@ -39,11 +40,20 @@ struct LayerChoice {
 DomainPlan plan_domains(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
                         const at::Tensor& embedded_RTD, const RoutingOptions& options);
 
-// [S, N] bool: which components level 1 makes eligible for each token.
-at::Tensor eligible_components(const Architecture& architecture, const PackedRows& rows, const DomainPlan& plan);
+// [C, M] share of each domain among the labelled tokens of each chunk; zeros where none is labelled.
+std::vector<float> label_shares(const PackedRows& rows, int num_domains);
 
-// Level 2. plan() is called once; choose() before each component layer. The planner computes every layer's scores in
-// plan and ignores x; a gate uses x.
+// What level 1 said before each labelled chunk and what the chunk was, one entry a piece.
+void append_decisions(const DomainPlan& plan, const PackedRows& rows, int num_domains,
+                      std::vector<TextDecisions>& texts);
+
+// Ids of the components that level 1 makes eligible in each chunk, in order.
+std::vector<std::vector<int32_t>> eligible_by_chunk(const Architecture& architecture, const DomainPlan& plan,
+                                                    size_t num_chunks);
+
+// Level 2. plan() is called once; choose() before each component layer. The planner chooses for every layer at once in
+// plan and ignores x; a gate uses x; "sum" adds both scores; "trunk" chooses for every layer at the first component
+// layer, from its x. Heads of domains that are nowhere active are neither read nor computed.
 class ComponentChooser {
  public:
   ComponentChooser(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
@@ -52,16 +62,41 @@ class ComponentChooser {
   LayerChoice choose(int layer, const at::Tensor& x_SD) const;
 
  private:
+  struct Selection {  // for L' layers
+    at::Tensor ids_SLK, weights_SLK, z_loss_L;
+    LayerChoice layer(int64_t l) const;
+  };
+  const at::Tensor& barred() const;
+  at::Tensor log_prior(const DomainPlan& domains) const;
+  at::Tensor head_scores(const at::Tensor& x_SD) const;
+  Selection select(at::Tensor scores_SLN, int64_t first) const;
+  LayerChoice replayed(int64_t layer, const at::Tensor& x_SD) const;
+
   const Architecture& architecture_;
   const Parameters& parameters_;
   const PackedRows& rows_;
   const RoutingOptions& options_;
-  at::Tensor eligible_SN_;   // bool
-  at::Tensor log_prior_SN_;  // beta log pi' of the owner; undefined unless the ablation is on
-  at::Tensor planned_SLN_;   // the planner's scores
+  std::vector<std::vector<int32_t>> eligible_;  // by chunk
+  std::vector<int32_t> chunk_S_;                // of each token
+  std::vector<uint8_t> active_CM_;
+  mutable at::Tensor barred_SN_;  // made when it is needed
+  at::Tensor log_prior_SN_;       // beta log pi' of the owner; undefined unless the ablation is on
+  at::Tensor planned_SLN_;        // the planner's scores
+  mutable Selection planned_;     // of all layers, once made
 };
 
-// Weights of a router's transformer block by prefix.
+// ids [S, L, K] of the K largest scores + bias among the eligible components of each token, the largest first; of equal
+// ones the first. `chunk_S` says which list of `eligible` holds for a token. On the CPU, float or double.
+at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
+                          const std::vector<std::vector<int32_t>>& eligible, int k);
+
+// Rotary positions applied to [R, H, T, h].
+at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary);
+
+// Rotary positions of the rows, from a table that is kept.
+Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype);
+
+// A router's pre-norm transformer block: full attention heads, SwiGLU of twice the width. Weights by prefix.
 at::Tensor router_block(const Parameters& parameters, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
                         double eps, const Rotary& rotary, const Visible& visible);
 

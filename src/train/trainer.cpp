@@ -13,11 +13,13 @@
 #include "core/tokenizer.h"
 #include "data/evaluate.h"
 #include "data/loader.h"
+#include "train/add_domain.h"
 #include "train/checkpoint.h"
 #include "train/losses.h"
 #include "train/metrics.h"
 #include "train/model.h"
 #include "train/optimizer.h"
+#include "train/router_folder.h"
 #include "train/scorer.h"
 
 namespace tessera {
@@ -83,8 +85,10 @@ class Run {
   const Tokenizer tokenizer_;
   Loader loader_;
   Model model_;
+  OldWeights old_weights_;  // of a model that a domain is added to
   Optimizer optimizer_;
   std::vector<int> label_of_data_domain_;  // data set's domain -> routed domain of the model, -1: none
+  std::vector<uint8_t> allowed_domains_;
   std::vector<Document> heldout_;
   int64_t steps_ = 0, tokens_ = 0;
   double seconds_ = 0, last_mark_s_ = 0;
@@ -108,7 +112,7 @@ Config resolve(Config config, const ShardSet& shards) {
 Model make_model(const Config& config, const TrainOptions& options) {
   const at::Device device = device_named(config.train.device);
   const at::ScalarType compute = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  if (!options.init)
+  if (!options.init || !options.add_domain.empty())
     return Model(config.model, Parameters(config.model, config.train.seed, at::kFloat, device), compute);
   const ModelFolder from = open_model(*options.init);
   for (const TensorSpec& spec : tensor_specs(config.model)) {
@@ -123,6 +127,14 @@ Model make_model(const Config& config, const TrainOptions& options) {
   return Model(config.model, Parameters(from, at::kFloat, device), compute);
 }
 
+// What training must leave alone: a distilled level 1, the weights that a domain is added to.
+OldWeights keep_weights(const Config& config, const TrainOptions& options, const Parameters& parameters) {
+  OldWeights old;
+  if (!options.add_domain.empty()) old = OldWeights(open_model(*options.init), parameters);
+  if (!config.router.init.empty() && options.add_domain.empty()) load_router(config.router.init, parameters);
+  return old;
+}
+
 Run::Run(Config config, const TrainOptions& options)
     : config_(std::move(config)),
       folder_(options.runs / config_.name),
@@ -132,7 +144,10 @@ Run::Run(Config config, const TrainOptions& options)
       loader_(shards_,
               {config_.model.trunk.context_length, config_.data.mix, config_.data.splice_share, config_.train.seed}),
       model_(make_model(config_, options)),
+      old_weights_(keep_weights(config_, options, model_.parameters())),
       optimizer_(model_.parameters(), config_.train.optimizer),
+      allowed_domains_(
+          allowed_domains(config_.model.hierarchy, config_.router.domains, {}, "config key 'router.domains'")),
       heldout_(heldout_sample(config_.data.path, config_.train.eval_bytes)) {
   const Hierarchy& h = config_.model.hierarchy;
   std::vector<std::string> names;
@@ -164,7 +179,8 @@ Run::Run(Config config, const TrainOptions& options)
 
 void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
-  Json mine = to_json(config_), theirs = state.at("config");
+  Json mine = to_json(config_),
+       theirs = to_json(config_from_json(state.at("config")));  // keys that are new since then have their defaults
   // What may differ when a run goes on: how often things are printed, kept and saved, and on how many threads.
   for (const char* key :
        {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
@@ -185,6 +201,10 @@ void Run::resume_from(const Checkpoint& checkpoint) {
   const ModelFolder folder = open_model(checkpoint.path / "model");
   model_ = Model(config_.model, Parameters(folder, at::kFloat, device_),
                  config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
+  for (const std::string& name : model_.parameters().learnt_names()) {
+    model_.parameters()[name].set_requires_grad(optimizer_.updates(name));
+  }
+  old_weights_.attach(model_.parameters());
   steps_ = state.at("step").get<int64_t>();
   tokens_ = state.at("tokens").get<int64_t>();
   seconds_ = state.at("seconds").get<double>();
@@ -198,6 +218,7 @@ void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_
   const LossConfig& weights = config_.train.loss;
   RoutingOptions options;
   options.domain_dropout = weights.domain_dropout;
+  options.allowed_domains = allowed_domains_;
   options.dropout_seed =
       mix64(config_.train.seed ^ mix64(static_cast<uint64_t>(steps_) * 4096 + static_cast<uint64_t>(micro)));
   const Forward forward = model_.forward(rows, options);
@@ -245,6 +266,7 @@ StepMetrics Run::step() {
   metrics.learning_rate = learning_rate(config_.train.optimizer, steps_, config_.train.steps);
   optimizer_.step(metrics.learning_rate);
   update_selection_bias(metrics);
+  old_weights_.restore();
   ++steps_;
   tokens_ += num_targets;
   return metrics;
@@ -273,7 +295,9 @@ void Run::update_selection_bias(const StepMetrics& metrics) {
 
 void Run::evaluate_now() {
   if (heldout_.empty()) return;
-  ModelScorer scorer(model_);
+  RoutingOptions routing;
+  routing.allowed_domains = allowed_domains_;
+  ModelScorer scorer(model_, routing);
   EvaluateOptions options;
   options.max_bytes_by_domain = config_.train.eval_bytes;
   options.hierarchy = config_.model.hierarchy;
@@ -338,7 +362,21 @@ TrainResult Run::train() {
 
 TrainResult train(Config config, const TrainOptions& options) {
   const ShardSet shards(config.data.path, /*verify_hashes=*/false);
+  if (!options.add_domain.empty()) {
+    if (!options.init) throw Error(ErrorCode::kUsage, "--add-domain needs --init MODEL: the model that it is added to");
+    config.model = with_domain(open_model(*options.init).architecture, options.add_domain);
+    const std::vector<std::string>& labels = shards.domains();
+    if (std::find(labels.begin(), labels.end(), options.add_domain) == labels.end()) {
+      throw Error(ErrorCode::kConfig,
+                  "--add-domain " + options.add_domain + ": the data at " + config.data.path + " has no such label",
+                  fmt::format("its labels are {}", fmt::join(labels, ", ")));
+    }
+  }
   config = resolve(std::move(config), shards);
+  if (!config.router.init.empty() && options.add_domain.empty()) {
+    config.model.domain_router =
+        router_of_folder(config.router.init, config.model, read_file(fs::path(config.data.path) / "tokenizer.json"));
+  }
   check(config);
   at::set_num_threads(config.train.num_threads);
   if (config.train.device == "cuda") at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
@@ -354,6 +392,7 @@ bool is_finished(const fs::path& run, const Config& config) {
   const Config theirs = config_from_json(state["config"]);
   mine.model.trunk.vocab_size = theirs.model.trunk.vocab_size;  // resolved from the data when the run started
   mine.train.num_threads = theirs.train.num_threads;
+  if (!mine.router.init.empty()) mine.model.domain_router = theirs.model.domain_router;
   return to_json(mine) == to_json(theirs);
 }
 

@@ -13,6 +13,7 @@ struct TrainOptions {
   std::filesystem::path runs = "runs";        // the run's folder is runs/NAME
   bool resume = false;                        // go on from the newest complete checkpoint
   std::optional<std::filesystem::path> init;  // start from this model's weights
+  std::string add_domain;                     // with `init`: grow it by this domain (train/add_domain.h)
 };
 
 struct TrainResult {

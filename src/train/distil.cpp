@@ -1,0 +1,380 @@
+#include "train/distil.h"
+
+#include <torch/csrc/api/include/torch/optim/adamw.h>
+
+#include <cmath>
+#include <numbers>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "core/tokenizer.h"
+#include "data/calibration.h"
+#include "data/domain_sampler.h"
+#include "data/linear_baseline.h"
+#include "train/router_folder.h"
+#include "train/routers.h"
+#include "train/teacher.h"
+#include "train/token_table.h"
+
+namespace tessera {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int kTeacherBatch = 16, kTeacherBlocks = 2, kTeacherPieces = 160, kWindowTokens = 256;
+constexpr double kTeacherHeadRate = 5e-3, kTeacherBlockRate = 1e-4;
+constexpr int kCalibrationTexts = 600;
+
+// Class of each of the data's domains.
+std::vector<int> labels_of(const Architecture& a, const ShardSet& shards) {
+  std::vector<std::string> names;
+  for (int d : routed_domains(a.hierarchy)) names.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
+  std::vector<int> labels;
+  for (const std::string& domain : shards.domains()) {
+    const auto it = std::find(names.begin(), names.end(), domain);
+    labels.push_back(it == names.end() ? -1 : static_cast<int>(it - names.begin()));
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (std::find(labels.begin(), labels.end(), static_cast<int>(i)) != labels.end()) continue;
+    throw Error(ErrorCode::kConfig,
+                fmt::format("config key 'model.hierarchy.domains': the data has no documents of \"{}\"", names[i]),
+                fmt::format("its labels are {}", fmt::join(shards.domains(), ", ")));
+  }
+  for (size_t d = 0; d < labels.size(); ++d) {
+    if (labels[d] < 0) warn_once("the data's domain \"" + shards.domains()[d] + "\" is not in the config: left out");
+  }
+  return labels;
+}
+
+// Texts as rows; what pads a short one is a piece of its own without a label.
+PackedRows pack(const std::vector<LabelledText>& texts, int chunk_tokens) {
+  size_t longest = 0;
+  for (const LabelledText& text : texts) longest = std::max(longest, text.tokens.size());
+  std::vector<int32_t> tokens, starts, labels;
+  for (const LabelledText& text : texts) {
+    for (size_t t = 0; t < longest; ++t) {
+      const bool pad = t >= text.tokens.size();
+      tokens.push_back(pad ? 0 : text.tokens[t]);
+      labels.push_back(pad ? -1 : text.labels[t]);
+      starts.push_back(pad ? static_cast<int32_t>(text.tokens.size()) : 0);
+    }
+  }
+  return pack_rows(static_cast<int64_t>(texts.size()), static_cast<int64_t>(longest), tokens, starts, {},
+                   std::move(labels), chunk_tokens, at::kCPU);
+}
+
+// A text that ends with the chunk after a boundary: the teacher reads the window before it, both are asked about the
+// chunk behind it.
+struct TeacherWindow {
+  LabelledText text;
+  std::string window;
+  std::vector<float> target_M;  // shares of the chunk behind
+};
+
+std::vector<TeacherWindow> draw_windows(const DomainSampler& sampler, const Tokenizer& tokenizer, int chunk_tokens,
+                                        int count, double splice_share, Rng& rng, bool calibration) {
+  std::vector<TeacherWindow> windows;
+  while (static_cast<int>(windows.size()) < count) {
+    TeacherWindow w;
+    w.text = sampler.draw(rng, kWindowTokens + chunk_tokens, splice_share, calibration);
+    const std::vector<int32_t> starts = chunk_starts(static_cast<int>(w.text.tokens.size()), chunk_tokens);
+    if (starts.size() < 2) continue;
+    const size_t chunk = 1 + rng.below(starts.size() - 1);
+    const size_t boundary = static_cast<size_t>(starts[chunk]),
+                 end = chunk + 1 < starts.size() ? static_cast<size_t>(starts[chunk + 1]) : w.text.tokens.size();
+    const size_t begin = std::max<size_t>(1, boundary > kWindowTokens ? boundary - kWindowTokens : 1);
+    w.window = tokenizer.decode(std::span(w.text.tokens).subspan(begin, boundary - begin));
+    w.target_M.assign(static_cast<size_t>(sampler.num_classes()), 0.0f);
+    for (size_t t = boundary; t < end; ++t)
+      w.target_M[static_cast<size_t>(w.text.labels[t])] += 1.0f / static_cast<float>(end - boundary);
+    w.text.tokens.resize(end);
+    w.text.labels.resize(end);
+    windows.push_back(std::move(w));
+  }
+  return windows;
+}
+
+at::Tensor targets_of(const std::vector<TeacherWindow>& windows, const std::vector<size_t>& which) {
+  std::vector<float> values;
+  for (size_t i : which) values.insert(values.end(), windows[i].target_M.begin(), windows[i].target_M.end());
+  return at::tensor(values).view({static_cast<int64_t>(which.size()), -1});
+}
+
+std::vector<std::string> texts_of(const std::vector<TeacherWindow>& windows, const std::vector<size_t>& which) {
+  std::vector<std::string> texts;
+  for (size_t i : which) texts.push_back(windows[i].window);
+  return texts;
+}
+
+// MiniLM keeps 256 pieces at most; the last ones are the nearest to the boundary, and a token has about three bytes.
+std::string nearest_part(const std::string& window) {
+  constexpr size_t kBytes = 640;
+  if (window.size() <= kBytes) return window;
+  size_t begin = window.size() - kBytes;
+  while (begin < window.size() && (static_cast<unsigned char>(window[begin]) & 0xC0) == 0x80) ++begin;
+  return window.substr(begin);
+}
+
+void tune_teacher(Teacher& teacher, const std::vector<TeacherWindow>& windows, int epochs, Rng& rng) {
+  std::vector<at::Tensor> heads, blocks;
+  for (const at::Tensor& tensor : teacher.tunable(kTeacherBlocks)) {
+    (tensor.size(0) == static_cast<int64_t>(teacher.domains().size()) ? heads : blocks).push_back(tensor);
+  }
+  using torch::optim::AdamWOptions;
+  torch::optim::AdamW head_optimizer(heads, AdamWOptions(kTeacherHeadRate).weight_decay(0.01));
+  torch::optim::AdamW block_optimizer(blocks, AdamWOptions(kTeacherBlockRate).weight_decay(0.01));
+  std::vector<size_t> order(windows.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  const size_t steps_an_epoch = (order.size() + kTeacherBatch - 1) / kTeacherBatch;
+  const double steps = static_cast<double>(steps_an_epoch) * epochs;
+  double done = 0, loss_mean = 0;
+  Progress progress("teacher", 10.0);
+  for (int epoch = 0; epoch < epochs; ++epoch) {
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[rng.below(i)]);
+    for (size_t first = 0; first < order.size(); first += kTeacherBatch) {
+      const std::vector<size_t> batch(
+          order.begin() + static_cast<int64_t>(first),
+          order.begin() + static_cast<int64_t>(std::min(order.size(), first + kTeacherBatch)));
+      const double share = 1 - done / steps;
+      static_cast<AdamWOptions&>(head_optimizer.param_groups()[0].options()).lr(kTeacherHeadRate * share);
+      static_cast<AdamWOptions&>(block_optimizer.param_groups()[0].options()).lr(kTeacherBlockRate * share);
+      const at::Tensor log_p = at::log_softmax(teacher.logits(texts_of(windows, batch), kTeacherPieces), 1);
+      const at::Tensor loss = (targets_of(windows, batch) * log_p).sum(1).mean().neg();
+      head_optimizer.zero_grad();
+      block_optimizer.zero_grad();
+      torch::autograd::backward({loss}, {});
+      head_optimizer.step();
+      block_optimizer.step();
+      loss_mean += 0.05 * (loss.item<double>() - loss_mean);
+      done += 1;
+      progress.update(done, steps, fmt::format("loss {:.3f}", loss_mean));
+    }
+  }
+  progress.finish();
+}
+
+at::Tensor teacher_log_labels(const Teacher& teacher, const std::vector<TeacherWindow>& windows) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> parts;
+  Progress progress("teacher's labels", 10.0);
+  for (size_t first = 0; first < windows.size(); first += kTeacherBatch) {
+    std::vector<size_t> batch;
+    for (size_t i = first; i < std::min(windows.size(), first + kTeacherBatch); ++i) batch.push_back(i);
+    parts.push_back(at::log_softmax(teacher.logits(texts_of(windows, batch), kTeacherPieces), 1));
+    progress.update(static_cast<double>(first), static_cast<double>(windows.size()));
+  }
+  progress.finish();
+  return at::cat(parts);
+}
+
+// Level 1 by itself: everything else of the architecture is as small as can be.
+Architecture lone_router(const Architecture& a) {
+  Architecture lone = a;
+  lone.trunk.num_layers = 1;
+  lone.trunk.num_dense_layers = 0;
+  lone.trunk.width = lone.trunk.num_heads = lone.trunk.num_kv_heads = 2;
+  lone.trunk.head_dim = 2;
+  lone.trunk.tied_embeddings = true;
+  lone.hierarchy.num_active = 1;
+  lone.hierarchy.num_banks = lone.hierarchy.base_width = lone.hierarchy.always_on_width = 0;
+  lone.hierarchy.base.clear();
+  lone.hierarchy.unique_width = 1;
+  for (Domain& d : lone.hierarchy.domains) {
+    d.num_components = 1;
+    d.components.clear();
+  }
+  lone.component_router.kind = "gate";
+  return lone;
+}
+
+std::vector<std::string> router_tensors(const Parameters& parameters) {
+  std::vector<std::string> names;
+  for (const std::string& name : parameters.learnt_names()) {
+    if (name.starts_with("domain_router.")) names.push_back(name);
+  }
+  return names;
+}
+
+class Student {
+ public:
+  Student(const Architecture& architecture, uint64_t seed)
+      : architecture_(lone_router(architecture)),
+        parameters_(architecture_, seed),
+        names_(router_tensors(parameters_)) {}
+  const Architecture& architecture() const { return architecture_; }
+  const Parameters& parameters() const { return parameters_; }
+  const std::vector<std::string>& names() const { return names_; }
+  DomainPlan plan(const PackedRows& rows) const {
+    return plan_domains(architecture_, parameters_, rows, parameters_["domain_router.norm"], {});
+  }
+
+ private:
+  Architecture architecture_;
+  Parameters parameters_;
+  std::vector<std::string> names_;
+};
+
+// Blanks tokens, so that no single one (a project's name) decides.
+void drop_tokens(std::vector<LabelledText>& texts, int32_t bos, double share, Rng& rng) {
+  for (LabelledText& text : texts) {
+    for (int32_t& token : text.tokens) token = rng.uniform() < share ? bos : token;
+  }
+}
+
+void clip(const std::vector<at::Tensor>& parameters) {  // to norm 1
+  const at::NoGradGuard no_grad;
+  double squares = 0;
+  for (const at::Tensor& p : parameters) squares += p.grad().defined() ? p.grad().square().sum().item<double>() : 0;
+  if (squares <= 1) return;
+  for (const at::Tensor& p : parameters) {
+    if (p.grad().defined()) p.grad().mul_(1 / std::sqrt(squares));
+  }
+}
+
+double train_student(const Student& student, const DomainSampler& sampler, const DistilConfig& config, int length,
+                     int32_t bos, const std::vector<TeacherWindow>& windows, const at::Tensor& teacher_log_labels,
+                     Rng& rng) {
+  std::vector<at::Tensor> matrices, vectors;
+  for (const std::string& name : student.names()) {
+    const at::Tensor& tensor = student.parameters()[name];
+    (tensor.dim() > 1 ? matrices : vectors).push_back(tensor);
+  }
+  using torch::optim::AdamWOptions;
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  groups.emplace_back(matrices,
+                      std::make_unique<AdamWOptions>(AdamWOptions(config.lr).betas({0.9, 0.98}).weight_decay(0.05)));
+  groups.emplace_back(vectors,
+                      std::make_unique<AdamWOptions>(AdamWOptions(config.lr).betas({0.9, 0.98}).weight_decay(0)));
+  torch::optim::AdamW optimizer(groups, AdamWOptions(config.lr));
+  const int chunk_tokens = student.architecture().domain_router.chunk_tokens;
+  double mean_loss = 0;
+  Progress progress("student", 10.0);
+  for (int64_t step = 0; step < config.steps; ++step) {
+    const double warm = std::min(1.0, static_cast<double>(step + 1) / 30.0),
+                 cosine =
+                     0.5 *
+                     (1 + std::cos(std::numbers::pi * static_cast<double>(step) / static_cast<double>(config.steps)));
+    for (auto& group : optimizer.param_groups())
+      static_cast<AdamWOptions&>(group.options()).lr(config.lr * warm * std::max(0.02, cosine));
+    std::vector<LabelledText> texts;
+    for (int i = 0; i < config.texts; ++i) texts.push_back(sampler.draw(rng, length, config.splice_share));
+    drop_tokens(texts, bos, config.token_dropout, rng);
+    at::Tensor loss = student.plan(pack(texts, chunk_tokens)).loss;
+    if (!windows.empty()) {
+      std::vector<LabelledText> labelled;
+      std::vector<int64_t> which;
+      for (int i = 0; i < config.texts; ++i) {
+        which.push_back(static_cast<int64_t>(rng.below(windows.size())));
+        labelled.push_back(windows[static_cast<size_t>(which.back())].text);
+      }
+      drop_tokens(labelled, bos, config.token_dropout, rng);
+      const PackedRows rows = pack(labelled, chunk_tokens);
+      std::vector<int64_t> last_but_one;  // the chunk whose end is the boundary
+      for (size_t i = 0; i < labelled.size(); ++i) {
+        for (size_t c = 0; c < rows.chunks.size(); ++c) {
+          const auto& chunk = rows.chunks[c];
+          if (chunk.row == static_cast<int64_t>(i) && chunk.end == static_cast<int64_t>(labelled[i].tokens.size()))
+            last_but_one.push_back(static_cast<int64_t>(c) - 1);
+        }
+      }
+      const at::Tensor log_q = teacher_log_labels.index_select(0, at::tensor(which));
+      const at::Tensor log_p =
+          at::log_softmax(student.plan(rows).logits_CM.index_select(0, at::tensor(last_but_one)), 1);
+      const at::Tensor divergence = (log_q.exp() * (log_q - log_p)).sum(1).mean();
+      loss = loss.defined() ? loss + config.teacher_weight * divergence : config.teacher_weight * divergence;
+    }
+    if (!loss.defined()) continue;  // only texts too short for a decision
+    optimizer.zero_grad();
+    torch::autograd::backward({loss}, {});
+    clip(matrices);
+    optimizer.step();
+    mean_loss += 0.03 * (loss.item<double>() - mean_loss);
+    progress.update(static_cast<double>(step + 1), static_cast<double>(config.steps),
+                    fmt::format("loss {:.3f}", mean_loss));
+  }
+  progress.finish(fmt::format("loss {:.3f}", mean_loss));
+  return mean_loss;
+}
+
+}  // namespace
+
+Json distil(Config config, const DistilOptions& options) {
+  const ShardSet shards(config.data.path, /*verify_hashes=*/false);
+  Architecture& a = config.model;
+  if (a.trunk.vocab_size == 0) a.trunk.vocab_size = shards.vocab_size();
+  check(config);
+  if (a.domain_router.kind != "encoder") {
+    throw Error(ErrorCode::kConfig,
+                "config key 'model.domain_router.kind': expected \"encoder\", found \"" + a.domain_router.kind + "\"",
+                "only an encoder can be distilled");
+  }
+  if (!a.domain_router.own_embedding) {
+    throw Error(ErrorCode::kConfig,
+                "config key 'model.domain_router.own_embedding': must be true for a distilled router",
+                "the trunk's embedding moves in training, and what level 1 learnt from it would be lost");
+  }
+  const std::vector<int> labels = labels_of(a, shards);
+  const DomainSampler sampler(shards, labels, /*hold_out=*/true);
+  const Tokenizer tokenizer = Tokenizer::from_file(fs::path(config.data.path) / "tokenizer.json");
+  at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
+  std::vector<std::string> names;
+  for (int d : routed_domains(a.hierarchy)) names.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
+  if (sampler.has_calibration()) {
+    log_info("kept apart for calibration: {}", fmt::join(sampler.calibration_sources(), ", "));
+  } else {
+    warn_once("a domain has fewer than four sources: temperature 1 and the config's margin are kept, uncalibrated");
+  }
+  const DistilConfig& d = config.router.distil;
+  Rng rng(config.train.seed, 0xd157);
+  Json report = {{"seed", config.train.seed}, {"calibration_sources", sampler.calibration_sources()}};
+
+  std::vector<TeacherWindow> windows;
+  at::Tensor log_labels;
+  const Student student(a, config.train.seed);
+  if (options.teacher) {
+    Teacher teacher(*options.teacher);
+    teacher.set_domains(names);
+    token_table_from_teacher(teacher, tokenizer, student.parameters()["domain_router.embedding"]);
+    windows =
+        draw_windows(sampler, tokenizer, a.domain_router.chunk_tokens, d.teacher_windows, d.splice_share, rng, false);
+    for (TeacherWindow& w : windows) w.window = nearest_part(w.window);
+    tune_teacher(teacher, windows, d.teacher_epochs, rng);
+    log_labels = teacher_log_labels(teacher, windows);
+    teacher.save(options.out / "teacher");
+    report["teacher_parameters"] = teacher.num_parameters();
+  }
+  report["loss"] = train_student(student, sampler, d, a.trunk.context_length, shards.bos(), windows, log_labels, rng);
+
+  if (sampler.has_calibration()) {
+    std::vector<TextDecisions> decisions;
+    const at::NoGradGuard no_grad;
+    Rng fixed(config.train.seed, 0xca1);
+    while (static_cast<int>(decisions.size()) < kCalibrationTexts) {
+      std::vector<LabelledText> texts;
+      for (int i = 0; i < 8; ++i) texts.push_back(sampler.draw(fixed, a.trunk.context_length, d.splice_share, true));
+      const PackedRows rows = pack(texts, a.domain_router.chunk_tokens);
+      append_decisions(student.plan(rows), rows, static_cast<int>(names.size()), decisions);
+    }
+    const int m = static_cast<int>(names.size());
+    a.domain_router.temperature = fit_temperature(decisions, m);
+    const MarginChoice margin = choose_margin(decisions, m, a.domain_router.temperature, a.domain_router.hysteresis);
+    a.domain_router.margin = margin.margin;
+    report["calibration"] = {{"temperature", a.domain_router.temperature},
+                             {"ece_before", calibration_error(decisions, m, 1.0)},
+                             {"ece", calibration_error(decisions, m, a.domain_router.temperature)},
+                             {"margin", margin.margin},
+                             {"covered_tokens", margin.covered},
+                             {"active_domains", margin.mean_active}};
+    log_info(
+        "temperature {:.3f}, calibration error {:.3f} -> {:.3f} on the sources kept apart; margin {:.2f}: {:.2f} % of "
+        "tokens covered by "
+        "{:.2f} active domains",
+        a.domain_router.temperature, report["calibration"]["ece_before"].get<double>(),
+        report["calibration"]["ece"].get<double>(), margin.margin, 100 * margin.covered, margin.mean_active);
+  }
+  save_router(options.out, a, student.parameters(), tokenizer, report);
+  return report;
+}
+
+}  // namespace tessera

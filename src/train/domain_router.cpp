@@ -1,0 +1,160 @@
+// Level 1: the block-causal encoder and the decisions made from it.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "train/routers.h"
+
+namespace tessera {
+
+std::vector<float> label_shares(const PackedRows& rows, int num_domains) {
+  std::vector<float> shares(rows.chunks.size() * static_cast<size_t>(num_domains), 0.0f);
+  if (rows.labels_RT.empty()) return shares;
+  for (size_t c = 0; c < rows.chunks.size(); ++c) {
+    const PackedRows::Chunk& chunk = rows.chunks[c];
+    int64_t labelled = 0;
+    float* share = &shares[c * static_cast<size_t>(num_domains)];
+    for (int64_t t = chunk.begin; t < chunk.end; ++t) {
+      const int label = rows.labels_RT[static_cast<size_t>(chunk.row * rows.num_tokens + t)];
+      if (label < 0) continue;
+      share[label] += 1;
+      ++labelled;
+    }
+    for (int d = 0; labelled > 0 && d < num_domains; ++d) share[d] /= static_cast<float>(labelled);
+  }
+  return shares;
+}
+
+namespace {
+
+// Level 1's logits at the end of each chunk: the mean of its tokens' outputs through the head.
+at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const PackedRows& rows, at::Tensor x) {
+  const DomainRouter& d = a.domain_router;
+  const double eps = a.trunk.norm_eps;
+  const Rotary rope = router_rotary(rows, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
+  const Visible visible = block_causal(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens, x);
+  for (int i = 0; i < d.num_layers; ++i)
+    x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, visible);
+  const int64_t num_chunks = static_cast<int64_t>(rows.chunks.size());
+  std::vector<double> inverse;
+  for (const auto& chunk : rows.chunks) inverse.push_back(1.0 / static_cast<double>(chunk.end - chunk.begin));
+  const at::Tensor scale = at::tensor(inverse, at::kDouble).to(x.device(), x.scalar_type()).unsqueeze(1);
+  const at::Tensor pooled =
+      at::zeros({num_chunks, x.size(-1)}, x.options()).index_add(0, rows.chunk_id_S, x.reshape({-1, x.size(-1)})) *
+      scale;
+  const at::Tensor logits = project(rms_norm(pooled, p["domain_router.norm"], eps), p["domain_router.head"]);
+  return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+}
+
+bool is_dropped(const RoutingOptions& options, const PackedRows::Chunk& chunk) {
+  if (options.domain_dropout <= 0) return false;
+  Rng rng(options.dropout_seed, mix64(static_cast<uint64_t>(chunk.row)) ^ static_cast<uint64_t>(chunk.piece_start));
+  return rng.uniform() < options.domain_dropout;
+}
+
+// pi and the active domains of every chunk, from `decided` [C, M]: the distribution that would be in force in the chunk
+// (rows of zeros where none was made). Hysteresis follows a piece from chunk to chunk.
+void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions& options,
+            const std::vector<float>& decided, DomainPlan& plan) {
+  const size_t m = routed_domains(a.hierarchy).size();
+  const std::vector<uint8_t>& allowed = options.allowed_domains;
+  plan.pi_CM.assign(rows.chunks.size() * m, 0.0f);
+  plan.active_CM.assign(rows.chunks.size() * m, 0);
+  float num_allowed = 0;
+  for (size_t d = 0; d < m; ++d) num_allowed += allowed.empty() || allowed[d];
+  std::vector<uint8_t> previous;  // active domains of the piece's last decision
+  for (size_t c = 0; c < rows.chunks.size(); ++c) {
+    const PackedRows::Chunk& chunk = rows.chunks[c];
+    if (chunk.first) previous.clear();
+    float total = 0;
+    for (size_t d = 0; d < m; ++d) total += decided[c * m + d];
+    if (total <= 0 || num_allowed == 0 || is_dropped(options, chunk)) {
+      for (size_t d = 0; d < m; ++d) {
+        const bool is_allowed = allowed.empty() || allowed[d];
+        plan.pi_CM[c * m + d] = is_allowed ? 1.0f / num_allowed : 0.0f;  // all denied: zeros, the general domain serves
+        plan.active_CM[c * m + d] = is_allowed;
+      }
+      continue;
+    }
+    std::copy_n(&decided[c * m], m, &plan.pi_CM[c * m]);
+    previous =
+        active_domains({&decided[c * m], m}, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis);
+    std::copy_n(previous.begin(), m, &plan.active_CM[c * m]);
+  }
+}
+
+}  // namespace
+
+DomainPlan plan_domains(const Architecture& a, const Parameters& p, const PackedRows& rows,
+                        const at::Tensor& embedded_RTD, const RoutingOptions& options) {
+  DomainPlan plan;
+  const int m = static_cast<int>(routed_domains(a.hierarchy).size());
+  const size_t num_chunks = rows.chunks.size(), width = static_cast<size_t>(m);
+  std::vector<float> decided(num_chunks * width, 0.0f);
+  const std::string& kind = a.domain_router.kind;
+  if (kind == "oracle") {
+    decided = label_shares(rows, m);
+  } else if (kind == "random") {
+    for (size_t c = 0; c < num_chunks; ++c) {
+      Rng rng(mix64(options.dropout_seed), c);
+      decided[c * width + rng.below(width)] = 1.0f;
+    }
+  } else if (kind == "encoder") {
+    const at::Tensor input = a.domain_router.own_embedding
+                                 ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.dtype())
+                                 : project(embedded_RTD.detach(), p["domain_router.input"]);
+    plan.logits_CM = encode_chunks(a, p, rows, input);
+    const at::Tensor pi =
+        at::softmax(plan.logits_CM.detach() / a.domain_router.temperature, 1).to(at::kCPU, at::kFloat).contiguous();
+    const float* values = pi.data_ptr<float>();
+    for (size_t c = 1; c < num_chunks; ++c) {
+      if (!rows.chunks[c].first) std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
+    }
+    const std::vector<float> shares = label_shares(rows, m);
+    std::vector<float> targets(num_chunks * width, 0.0f);
+    int64_t counted = 0;
+    for (size_t c = 0; c + 1 < num_chunks; ++c) {
+      if (rows.chunks[c + 1].first) continue;
+      float total = 0;
+      for (size_t d = 0; d < width; ++d) total += targets[c * width + d] = shares[(c + 1) * width + d];
+      counted += total > 0;
+    }
+    if (counted > 0) {
+      const at::Tensor target = at::from_blob(targets.data(), {static_cast<int64_t>(num_chunks), m}, at::kFloat)
+                                    .to(plan.logits_CM.options(), /*non_blocking=*/false, /*copy=*/true);
+      plan.loss = (target * at::log_softmax(plan.logits_CM, 1)).sum().neg() / static_cast<double>(counted);
+    }
+  }
+  decide(a, rows, options, decided, plan);
+  return plan;
+}
+
+void append_decisions(const DomainPlan& plan, const PackedRows& rows, int num_domains,
+                      std::vector<TextDecisions>& texts) {
+  const size_t m = static_cast<size_t>(num_domains);
+  const std::vector<float> shares = label_shares(rows, num_domains);
+  const at::Tensor logits = plan.logits_CM.detach().to(at::kCPU, at::kFloat).contiguous();
+  const float* values = logits.const_data_ptr<float>();
+  TextDecisions text;
+  const auto flush = [&] {
+    if (!text.tokens_C.empty()) texts.push_back(std::move(text));
+    text = {};
+  };
+  for (size_t c = 0; c < rows.chunks.size(); ++c) {
+    const PackedRows::Chunk& chunk = rows.chunks[c];
+    if (chunk.first) {
+      flush();
+      continue;
+    }
+    int32_t labelled = 0;
+    for (int64_t t = chunk.begin; t < chunk.end; ++t)
+      labelled += rows.labels_RT[static_cast<size_t>(chunk.row * rows.num_tokens + t)] >= 0;
+    if (labelled == 0) continue;
+    text.tokens_C.push_back(labelled);
+    text.logits_CM.insert(text.logits_CM.end(), values + (c - 1) * m, values + c * m);
+    text.targets_CM.insert(text.targets_CM.end(), &shares[c * m], &shares[c * m] + m);
+  }
+  flush();
+}
+
+}  // namespace tessera
