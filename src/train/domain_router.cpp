@@ -101,7 +101,7 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
     }
   } else if (kind == "encoder") {
     const at::Tensor input = a.domain_router.own_embedding
-                                 ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.dtype())
+                                 ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.scalar_type())
                                  : project(embedded_RTD.detach(), p["domain_router.input"]);
     plan.logits_CM = encode_chunks(a, p, rows, input);
     const at::Tensor pi =
