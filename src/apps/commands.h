@@ -12,6 +12,7 @@ void add_completion_command(CLI::App& app);
 void add_data_commands(CLI::App& app);
 void add_doctor_command(CLI::App& app);
 void add_estimate_command(CLI::App& app);
+void add_import_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 

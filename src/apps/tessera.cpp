@@ -5,6 +5,7 @@ int main(int argc, char** argv) {
   CLI::App app("Tessera: mixture-of-hierarchical-components language models", "tessera");
   tessera::add_data_commands(app);
   tessera::add_estimate_command(app);
+  tessera::add_import_command(app);
   tessera::add_inspect_command(app);
   tessera::add_tokenize_command(app);
   tessera::add_doctor_command(app);

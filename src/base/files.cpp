@@ -1,7 +1,6 @@
 #include "base/files.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -14,13 +13,12 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/file_error.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
 
-namespace {
-
-[[noreturn]] void fail(const std::string& what, const fs::path& path) {
+void throw_file_error(const std::string& what, const fs::path& path) {
   const int code = errno;
   const std::string hint = code == ENOSPC   ? "free some disk space and run the command again"
                            : code == ENOENT ? "check the path"
@@ -28,6 +26,8 @@ namespace {
                                             : "";
   throw Error(ErrorCode::kFile, what + " " + path.string() + ": " + std::strerror(code), hint);
 }
+
+namespace {
 
 struct Descriptor {
   int fd;
@@ -41,7 +41,7 @@ void write_all(int fd, const char* data, size_t size, const fs::path& path) {
     const ssize_t n = ::write(fd, data, size);
     if (n < 0) {
       if (errno == EINTR) continue;
-      fail("cannot write", path);
+      throw_file_error("cannot write", path);
     }
     data += n;
     size -= static_cast<size_t>(n);
@@ -54,19 +54,19 @@ bool is_zst(const fs::path& path) { return path.extension() == ".zst"; }
 
 std::string read_file(const fs::path& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) fail("cannot open", path);
+  if (file.fd < 0) throw_file_error("cannot open", path);
   struct stat info;
-  if (::fstat(file.fd, &info) != 0) fail("cannot stat", path);
+  if (::fstat(file.fd, &info) != 0) throw_file_error("cannot stat", path);
   if (S_ISDIR(info.st_mode)) {
     errno = EISDIR;
-    fail("cannot read", path);
+    throw_file_error("cannot read", path);
   }
   std::string bytes;
   char buffer[1 << 16];
   for (;;) {
     const ssize_t n = ::read(file.fd, buffer, sizeof buffer);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot read", path);
+    if (n < 0) throw_file_error("cannot read", path);
     if (n == 0) return bytes;
     bytes.append(buffer, static_cast<size_t>(n));
   }
@@ -76,10 +76,10 @@ void write_file_atomic(const fs::path& path, std::string_view bytes) {
   const fs::path temporary = path.string() + ".tmp";
   try {
     Descriptor file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    if (file.fd < 0) fail("cannot create", temporary);
+    if (file.fd < 0) throw_file_error("cannot create", temporary);
     write_all(file.fd, bytes.data(), bytes.size(), temporary);
-    if (::fsync(file.fd) != 0) fail("cannot sync", temporary);
-    if (::rename(temporary.c_str(), path.c_str()) != 0) fail("cannot rename to", path);
+    if (::fsync(file.fd) != 0) throw_file_error("cannot sync", temporary);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) throw_file_error("cannot rename to", path);
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
@@ -88,14 +88,14 @@ void write_file_atomic(const fs::path& path, std::string_view bytes) {
 
 void sync_path(const fs::path& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) fail("cannot open", path);
-  if (::fsync(file.fd) != 0) fail("cannot sync", path);
+  if (file.fd < 0) throw_file_error("cannot open", path);
+  if (::fsync(file.fd) != 0) throw_file_error("cannot sync", path);
 }
 
 void publish_folder(const fs::path& folder, const fs::path& target) {
   for (const auto& entry : fs::recursive_directory_iterator(folder)) sync_path(entry.path());
   sync_path(folder);
-  if (::rename(folder.c_str(), target.c_str()) != 0) fail("cannot rename to", target);
+  if (::rename(folder.c_str(), target.c_str()) != 0) throw_file_error("cannot rename to", target);
   sync_path(fs::absolute(target).parent_path());
 }
 
@@ -106,23 +106,6 @@ std::string hash_hex(std::span<const std::byte> bytes) {
 }
 
 std::string hash_hex(std::string_view text) { return hash_hex(std::as_bytes(std::span(text.data(), text.size()))); }
-
-MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) fail("cannot open", path);
-  struct stat info;
-  if (::fstat(file.fd, &info) != 0) fail("cannot stat", path);
-  if (!S_ISREG(info.st_mode)) throw Error(ErrorCode::kFile, path.string() + " is no regular file");
-  size_ = static_cast<size_t>(info.st_size);
-  if (size_ == 0) return;
-  void* data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.fd, 0);
-  if (data == MAP_FAILED) fail("cannot map", path);
-  data_ = static_cast<const std::byte*>(data);
-}
-
-MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
-}
 
 struct FileWriter::State {
   fs::path path, temporary;
@@ -152,7 +135,7 @@ FileWriter::FileWriter(const fs::path& path) : state_(std::make_unique<State>())
   state_->path = path;
   state_->temporary = path.string() + ".tmp";
   state_->fd = ::open(state_->temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (state_->fd < 0) fail("cannot create", state_->temporary);
+  if (state_->fd < 0) throw_file_error("cannot create", state_->temporary);
   if (is_zst(path)) {
     state_->compressor = ZSTD_createCCtx();
     ZSTD_CCtx_setParameter(state_->compressor, ZSTD_c_compressionLevel, 3);
@@ -174,14 +157,15 @@ void FileWriter::write(std::string_view bytes) {
 
 void FileWriter::close() {
   state_->flush(true);
-  if (::fsync(state_->fd) != 0) fail("cannot sync", state_->temporary);
-  if (::rename(state_->temporary.c_str(), state_->path.c_str()) != 0) fail("cannot rename to", state_->path);
+  if (::fsync(state_->fd) != 0) throw_file_error("cannot sync", state_->temporary);
+  if (::rename(state_->temporary.c_str(), state_->path.c_str()) != 0)
+    throw_file_error("cannot rename to", state_->path);
   ::close(std::exchange(state_->fd, -1));  // only now: the destructor removes the temporary while it is open
 }
 
 void read_lines(const fs::path& path, const std::function<bool(std::string_view, int64_t)>& line) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) fail("cannot open", path);
+  if (file.fd < 0) throw_file_error("cannot open", path);
   const bool compressed = is_zst(path);
   std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> decompressor(compressed ? ZSTD_createDCtx() : nullptr,
                                                                     ZSTD_freeDCtx);
@@ -204,7 +188,7 @@ void read_lines(const fs::path& path, const std::function<bool(std::string_view,
   for (;;) {
     const ssize_t n = ::read(file.fd, in.data(), in.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot read", path);
+    if (n < 0) throw_file_error("cannot read", path);
     if (n == 0) break;
     if (!compressed) {
       if (!feed({in.data(), static_cast<size_t>(n)})) return;

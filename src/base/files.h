@@ -25,7 +25,8 @@ void publish_folder(const std::filesystem::path& folder, const std::filesystem::
 std::string hash_hex(std::span<const std::byte> bytes);
 std::string hash_hex(std::string_view text);
 
-// A read-only memory map of a whole file.
+// A read-only memory map of a whole file. When somebody cuts the file short meanwhile, its missing pages read as zeros
+// (instead of ending the program by SIGBUS), and check_intact() says so: call it after a read whose result matters.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -34,11 +35,13 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
+  void check_intact() const;  // throws Error{kFile}; costs one load
 
  private:
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  int guard_ = -1;  // its place in the table of guarded maps
 };
 
 // Appends to a file through a buffer; close() flushes, fsyncs and reports a full disk. Not closed = removed, so that

@@ -143,6 +143,17 @@ std::optional<PreTokenizer> pre_tokenizer_of_regex(std::string_view regex) {
   return std::nullopt;
 }
 
+nlohmann::json pre_tokenizer_json(PreTokenizer pre_tokenizer) {
+  const std::string regex(kVariants[static_cast<size_t>(pre_tokenizer)].regex);
+  const nlohmann::json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", regex.empty()}};
+  if (pre_tokenizer == PreTokenizer::kGpt2) return byte_level;
+  nlohmann::json first = {{"type", "Digits"}, {"individual_digits", true}};
+  if (!regex.empty())
+    first = {{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}};
+  return {{"type", "Sequence"}, {"pretokenizers", {first, byte_level}}};
+}
+
 size_t piece_end(PreTokenizer pre_tokenizer, std::string_view text, size_t start) {
   PieceReader reader(text, start);
   switch (pre_tokenizer) {

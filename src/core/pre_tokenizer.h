@@ -2,6 +2,7 @@
 // tokenizers do, but written by hand: no regex library, one pass.
 #pragma once
 #include <cstddef>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +22,9 @@ std::string supported_pre_tokenizers();
 
 // The variant whose Split step has this regular expression.
 std::optional<PreTokenizer> pre_tokenizer_of_regex(std::string_view regex);
+
+// The variant as tokenizer.json's "pre_tokenizer".
+nlohmann::json pre_tokenizer_json(PreTokenizer pre_tokenizer);
 
 // Where the piece that starts at `start` < text.size() ends. The text must be valid UTF-8.
 size_t piece_end(PreTokenizer pre_tokenizer, std::string_view text, size_t start);

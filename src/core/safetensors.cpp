@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "core/tensor_names.h"
 
 namespace tessera {
 namespace {
@@ -114,35 +116,63 @@ std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& tensor) cons
   return file_.bytes().subspan(tensor.begin, tensor.end - tensor.begin);
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::vector<TensorToWrite>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorToWrite>& tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path) {
+  // Written as text: an ordered JSON object would compare each name with all before it.
+  std::string header = "{";
+  const auto add = [&](const std::string& name, const Json& entry) {
+    header += (header.size() > 1 ? "," : "") + Json(name).dump() + ":" + entry.dump();
+  };
+  if (!metadata.empty()) add("__metadata__", metadata);
+  std::set<std::string> names;
   uint64_t offset = 0;  // the data starts on a page, so offsets in the data and in the file agree modulo the page
-  std::vector<uint64_t> pads;
   for (const TensorToWrite& tensor : tensors) {
     const uint64_t pad = tensor.page_start ? (kPage - offset % kPage) % kPage : 0;
-    pads.push_back(pad);
+    const uint64_t size = dtype_size(tensor.dtype) * static_cast<uint64_t>(num_elements(tensor.shape));
+    TESSERA_CHECK(!tensor.name.starts_with(kPadPrefix) && names.insert(tensor.name).second, tensor.name);
+    extents_.push_back({pad, size});
     if (pad > 0) {
-      header[kPadPrefix + std::to_string(pads.size())] = {
-          {"dtype", "U8"}, {"shape", {pad}}, {"data_offsets", {offset, offset + pad}}};
+      add(kPadPrefix + std::to_string(extents_.size()),
+          {{"dtype", "U8"}, {"shape", {pad}}, {"data_offsets", {offset, offset + pad}}});
       offset += pad;
     }
-    TESSERA_CHECK(!tensor.name.starts_with(kPadPrefix) && !header.contains(tensor.name), tensor.name);
-    header[tensor.name] = {
-        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes.size()}}};
-    offset += tensor.bytes.size();
+    add(tensor.name, {{"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + size}}});
+    offset += size;
   }
-  std::string text = header.dump();
-  text.append((kPage - (text.size() + 8) % kPage) % kPage, ' ');
-  const uint64_t size = text.size();
-  FileWriter file(path);
-  file.write({reinterpret_cast<const char*>(&size), 8});
-  file.write(text);
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    file.write(std::string(pads[i], '\0'));
-    file.write({reinterpret_cast<const char*>(tensors[i].bytes.data()), tensors[i].bytes.size()});
+  header += "}";
+  header.append((kPage - (header.size() + 8) % kPage) % kPage, ' ');
+  const uint64_t size = header.size();
+  file_.write({reinterpret_cast<const char*>(&size), 8});
+  file_.write(header);
+  begin_tensor();
+}
+
+void SafetensorsWriter::begin_tensor() {
+  written_ = 0;
+  for (; tensor_ < extents_.size(); ++tensor_) {
+    file_.write(std::string(extents_[tensor_].pad, '\0'));
+    if (extents_[tensor_].size > 0) break;
   }
+}
+
+void SafetensorsWriter::write(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  TESSERA_CHECK(tensor_ < extents_.size() && bytes.size() <= extents_[tensor_].size - written_, "too many bytes");
+  file_.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  written_ += bytes.size();
+  if (written_ == extents_[tensor_].size) ++tensor_, begin_tensor();
+}
+
+void SafetensorsWriter::close() {
+  TESSERA_CHECK(tensor_ == extents_.size(), "a tensor isn't written whole");
+  file_.close();
+}
+
+void write_safetensors(const std::filesystem::path& path, const std::vector<TensorToWrite>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  SafetensorsWriter file(path, tensors, metadata);
+  for (const TensorToWrite& tensor : tensors) file.write(tensor.bytes);
   file.close();
 }
 

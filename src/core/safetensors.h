@@ -34,6 +34,7 @@ class SafetensorsFile {
   std::span<const std::byte> bytes(const TensorInfo& tensor) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return file_.path(); }
+  const MappedFile& file() const { return file_; }
 
  private:
   MappedFile file_;
@@ -49,7 +50,27 @@ struct TensorToWrite {
   bool page_start = false;  // begin on a 4,096-byte boundary, behind an explicit pad tensor ("pad.N")
 };
 
-// Writes beside and renames.
+// Writes beside and renames in close(); for tensors that aren't in memory at once. `bytes` of the list are ignored.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorToWrite>& tensors,
+                    const std::map<std::string, std::string>& metadata);
+  // The next bytes of the tensors, in the order of the list; a call doesn't reach over a tensor's end.
+  void write(std::span<const std::byte> bytes);
+  void close();
+
+ private:
+  struct Extent {
+    uint64_t pad, size;
+  };
+  void begin_tensor();  // the next that has bytes, with its pad; those without are only their pads
+  FileWriter file_;
+  std::vector<Extent> extents_;
+  size_t tensor_ = 0;     // the one being written
+  uint64_t written_ = 0;  // bytes of it
+};
+
+// The same for tensors in memory.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -2,6 +2,9 @@
 
 #include <limits>
 
+#include "train/blocks_cpu.h"
+#include "train/tasks.h"
+
 namespace tessera {
 namespace {
 
@@ -25,16 +28,25 @@ at::Tensor rotate(const at::Tensor& x_RHTh, const at::Tensor& cos, const at::Ten
   return at::cat({parts[0] * cos - parts[1] * sin, parts[1] * cos + parts[0] * sin}, -1);
 }
 
-at::Tensor additive(const at::Tensor& visible_RTT, at::ScalarType dtype) {
-  at::Tensor mask = at::zeros(visible_RTT.sizes(), visible_RTT.options().dtype(dtype));
-  return mask.masked_fill_(visible_RTT.logical_not(), -std::numeric_limits<double>::infinity()).unsqueeze(1);
+Visible visible_range(const at::Tensor& begin_RT, const at::Tensor& end_RT, const at::Tensor& like) {
+  Visible visible{begin_RT.to(at::kInt).contiguous(), end_RT.to(at::kInt).contiguous(), {}};
+  if (uses_kernels(like)) return visible;
+  const at::Tensor j_1T = at::arange(begin_RT.size(1), begin_RT.options()).unsqueeze(0);
+  const at::Tensor seen_RTT = (j_1T >= begin_RT.unsqueeze(2)).logical_and(j_1T < end_RT.unsqueeze(2));
+  visible.mask = at::zeros(seen_RTT.sizes(), like.options())
+                     .masked_fill_(seen_RTT.logical_not(), -std::numeric_limits<double>::infinity())
+                     .unsqueeze(1);
+  return visible;
 }
 
 }  // namespace
 
-at::Tensor project(const at::Tensor& x, const at::Tensor& weight) { return at::linear(x, weight.to(x.scalar_type())); }
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight) {
+  return uses_kernels(x) ? linear_cpu(x, weight) : at::linear(x, weight.to(x.scalar_type()));
+}
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (uses_kernels(x)) return rms_norm_cpu(x, weight, eps);
   if (x.scalar_type() == weight.scalar_type()) return at::rms_norm(x, {x.size(-1)}, weight, eps);
   return at::rms_norm(x.to(weight.scalar_type()), {x.size(-1)}, weight, eps).to(x.scalar_type());
 }
@@ -56,7 +68,9 @@ at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& grad) {
   return out;
 }
 
-at::Tensor swiglu(const at::Tensor& gate_up) { return SwigluFunction::apply(gate_up); }
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  return uses_kernels(gate_up) ? swiglu_cpu(gate_up) : SwigluFunction::apply(gate_up);
+}
 
 Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype) {
   const at::Tensor exponent = at::arange(0, head_dim, 2, positions_RT.options().dtype(at::kDouble)).div_(head_dim);
@@ -64,22 +78,19 @@ Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::Sc
   return {at::cos(angle).to(dtype), at::sin(angle).to(dtype)};
 }
 
-at::Tensor causal_mask(const at::Tensor& starts_RT, at::ScalarType dtype) {
+Visible causal(const at::Tensor& starts_RT, const at::Tensor& like) {
   const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());
-  const at::Tensor i_T1 = t.unsqueeze(1), j_1T = t.unsqueeze(0);
-  return additive((j_1T <= i_T1).logical_and(j_1T >= starts_RT.unsqueeze(2)), dtype);
+  return visible_range(starts_RT, (t + 1).expand_as(starts_RT), like);
 }
 
-at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window,
-                             at::ScalarType dtype) {
+Visible block_causal(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window, const at::Tensor& like) {
   const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());
-  const at::Tensor j_1T = t.unsqueeze(0);
-  const at::Tensor first_RT = at::maximum(starts_RT, t - (window - 1));
-  return additive((j_1T < chunk_ends_RT.unsqueeze(2)).logical_and(j_1T >= first_RT.unsqueeze(2)), dtype);
+  return visible_range(at::maximum(starts_RT, t - (window - 1)), chunk_ends_RT, like);
 }
 
 at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads,
-                     const Rotary& rotary, const at::Tensor& mask) {
+                     const Rotary& rotary, const Visible& visible) {
+  if (uses_kernels(x_RTD)) return attention_cpu(x_RTD, weights, num_heads, num_kv_heads, rotary, visible);
   const int64_t rows = x_RTD.size(0), tokens = x_RTD.size(1);
   auto heads = [&](const at::Tensor& weight, int n) {
     return project(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2);
@@ -92,7 +103,7 @@ at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, i
     key = key.repeat_interleave(num_heads / num_kv_heads, 1);
     value = value.repeat_interleave(num_heads / num_kv_heads, 1);
   }
-  const at::Tensor mixed = at::scaled_dot_product_attention(query, key, value, mask);
+  const at::Tensor mixed = at::scaled_dot_product_attention(query, key, value, visible.mask);
   return project(mixed.transpose(1, 2).reshape({rows, tokens, -1}), weights.output);
 }
 

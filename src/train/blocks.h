@@ -1,5 +1,5 @@
-// The pieces of a transformer block in plain tensor operations. Shapes: R rows, T tokens a row, D width, H heads, h
-// head width.
+// The pieces of a transformer block: on the CPU kernels in f32 (train/blocks_cpu), in plain tensor operations
+// otherwise. Shapes: R rows, T tokens a row, D width, H heads, h head width.
 #pragma once
 #include "train/torch.h"
 
@@ -23,19 +23,22 @@ struct Rotary {
 };
 Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype);
 
-// Additive masks [R, 1, T, T] (0 or -inf). starts_RT: where the token's piece begins in its row.
-// Causal: token i sees j when both are of one piece and j <= i.
-at::Tensor causal_mask(const at::Tensor& starts_RT, at::ScalarType dtype);
+// What each token sees: the keys [begin, end) of its row, int32 [R, T]. `mask` is the same as an additive [R, 1, T, T]
+// (0 or -inf), made only for the precisions and devices that the kernels don't serve.
+struct Visible {
+  at::Tensor begin_RT, end_RT, mask;
+};
+// starts_RT: where the token's piece begins in its row. Causal: token i sees j when both are of one piece and j <= i.
+Visible causal(const at::Tensor& starts_RT, const at::Tensor& like);
 // Block-causal: token i sees j of its piece when j is before the end of i's chunk and i - j < window (DESIGN section
-// 3).
-at::Tensor block_causal_mask(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window,
-                             at::ScalarType dtype);
+// 3). `like`: a tensor of the precision and device that attention will run in.
+Visible block_causal(const at::Tensor& starts_RT, const at::Tensor& chunk_ends_RT, int window, const at::Tensor& like);
 
 struct AttentionWeights {
   at::Tensor query, key, value, output;  // [H h, D], [Hkv h, D], [Hkv h, D], [D, H h]
 };
 // Grouped-query attention over [R, T, D].
 at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads,
-                     const Rotary& rotary, const at::Tensor& mask);
+                     const Rotary& rotary, const Visible& visible);
 
 }  // namespace tessera

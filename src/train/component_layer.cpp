@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "train/blocks.h"
+#include "train/tasks.h"
 
 namespace tessera {
 namespace {
@@ -180,6 +181,7 @@ at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, con
                            const ComponentWeights& weights) {
   TESSERA_CHECK(ids_SK.scalar_type() == at::kLong && ids_SK.sizes() == weights_SK.sizes(),
                 "ids and weights must be [S, K]");
+  if (uses_kernels(x_SD)) return component_layer_cpu(x_SD, ids_SK, weights_SK, weights);
   // The autograd machinery wants tensors, so an absent stack travels as an empty one.
   auto stack = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor : at::empty({0}, x_SD.options()); };
   return ComponentLayerFunction::apply(x_SD, ids_SK, weights_SK, stack(weights.bank_gate_up),

@@ -1,6 +1,10 @@
 #include "train/losses.h"
 
+#include "base/error.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
 #include "train/blocks.h"
+#include "train/tasks.h"
 
 namespace tessera {
 namespace {
@@ -54,10 +58,68 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
 };
 
+// On the CPU kernels: a block's rows are shared out over the threads for the logits and their gradient, then the head's
+// rows for its gradient. Only a block of logits ever exists.
+struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> {
+  static Variable forward(AutogradContext* context, const Variable& hidden_in, const Variable& head_VD,
+                          const Variable& targets_S) {
+    const bool differentiate = hidden_in.requires_grad() || head_VD.requires_grad();
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    constexpr int64_t kPartRows = 128, kPartVocab = 256;
+    const at::Tensor hidden_SD = hidden_in.contiguous(), targets_tensor = targets_S.contiguous();
+    const int64_t rows = hidden_SD.size(0), width = hidden_SD.size(1), vocab = head_VD.size(0);
+    const float *hidden = hidden_SD.const_data_ptr<float>(), *head = head_VD.const_data_ptr<float>();
+    const int64_t* targets = targets_tensor.const_data_ptr<int64_t>();
+    const at::Tensor logits_tensor = at::empty({std::min(rows, kBlockTokens), vocab}, hidden_SD.options());
+    float* logits = logits_tensor.mutable_data_ptr<float>();
+    at::Tensor grad_hidden, grad_head;
+    if (differentiate) grad_hidden = at::empty_like(hidden_SD), grad_head = at::empty_like(head_VD);
+    std::vector<float> losses(static_cast<size_t>(rows), 0.0f);
+    for (int64_t begin = 0; begin < rows; begin += kBlockTokens) {
+      const int64_t count = std::min(kBlockTokens, rows - begin);
+      for_each_row_block(count, kPartRows, [&](int64_t first, int64_t part) {
+        const float* in = hidden + (begin + first) * width;
+        float* block = logits + first * vocab;
+        gemm(part, vocab, width, {in, width}, {head, width, true}, block, vocab);
+        for (int64_t i = 0; i < part; ++i) {
+          const int64_t target = targets[begin + first + i];
+          float* row = block + i * vocab;
+          if (target < 0) {
+            std::fill_n(row, vocab, 0.0f);
+            continue;
+          }
+          TESSERA_CHECK(target < vocab, "target outside the vocabulary");
+          const float logit = row[target];
+          losses[static_cast<size_t>(begin + first + i)] = softmax(row, vocab) - logit;
+          row[target] -= 1;
+        }
+        if (differentiate) {
+          gemm(part, width, vocab, {block, vocab}, {head, width},
+               grad_hidden.mutable_data_ptr<float>() + (begin + first) * width, width);
+        }
+      });
+      if (!differentiate) continue;
+      for_each_row_block(vocab, kPartVocab, [&](int64_t first, int64_t part) {
+        gemm(part, width, count, {logits + first, vocab, true}, {hidden + begin * width, width},
+             grad_head.mutable_data_ptr<float>() + first * width, width, begin == 0 ? 0.0f : 1.0f);
+      });
+    }
+    if (differentiate) context->save_for_backward({grad_hidden, grad_head});
+    double total = 0;
+    for (float loss : losses) total += loss;
+    return at::scalar_tensor(total, hidden_SD.options());
+  }
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    return {saved[0] * grads[0], saved[1] * grads[0], {}};
+  }
+};
+
 }  // namespace
 
 at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden_SD, const at::Tensor& head_VD,
                                     const at::Tensor& targets_S) {
+  if (uses_kernels(hidden_SD)) return LinearCrossEntropyCpu::apply(hidden_SD, head_VD, targets_S);
   return LinearCrossEntropy::apply(hidden_SD, head_VD, targets_S);
 }
 

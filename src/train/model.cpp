@@ -38,14 +38,14 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
     chooser.plan(embedded_RTD, out.domains);
   }
   const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_);
-  const at::Tensor mask = causal_mask(rows.starts_RT, compute_dtype_);
+  const Visible visible = causal(rows.starts_RT, embedded_RTD);
   at::Tensor x = embedded_RTD;
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],
                                    p[prefix + "attention.value"], p[prefix + "attention.output"]};
     x = x + attention(rms_norm(x, p[prefix + "attention_norm"], t.norm_eps), weights, t.num_heads, t.num_kv_heads, rope,
-                      mask);
+                      visible);
     x = x + feed_forward(layer, rms_norm(x, p[prefix + "feed_forward_norm"], t.norm_eps), chooser, out);
   }
   out.hidden_RTD = rms_norm(x, p["final_norm"], t.norm_eps);

@@ -142,14 +142,14 @@ TEST(Model, OneDomainWithoutBanksAndALinearGateIsTheFlatMoe) {
   // Mixtral's block from the layer's input, with plain loops over tokens.
   const Parameters& p = model.parameters();
   const Rotary rope = rotary(rows.positions_RT, 4, a.trunk.rope_theta, at::kDouble);
-  const at::Tensor mask = causal_mask(rows.starts_RT, at::kDouble);
   at::Tensor x = at::embedding(p["embedding"], rows.tokens_RT);
+  const Visible visible = causal(rows.starts_RT, x);
   for (int l = 0; l < 2; ++l) {
     const std::string prefix = "layers." + std::to_string(l) + ".";
     x = x + attention(rms_norm(x, p[prefix + "attention_norm"], 1e-5),
                       {p[prefix + "attention.query"], p[prefix + "attention.key"], p[prefix + "attention.value"],
                        p[prefix + "attention.output"]},
-                      4, 2, rope, mask);
+                      4, 2, rope, visible);
     const at::Tensor h = rms_norm(x, p[prefix + "feed_forward_norm"], 1e-5)[0];
     const at::Tensor scores = at::mm(h, p[prefix + "router_gate"].t());
     at::Tensor y = at::zeros_like(h);

@@ -4,6 +4,9 @@
 #include <numbers>
 
 #include "base/error.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "train/tasks.h"
 
 namespace tessera {
 
@@ -30,17 +33,55 @@ bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
 }
 
 constexpr double kMuonMomentum = 0.95;
+constexpr float kQuintic[] = {3.4445f, -4.7750f, 2.0315f};  // of x, x^3 and x^5 (Jordan et al.)
+
+// body(tensor, first element, count) for all tensors' elements in pieces of about a cache's size, over the threads.
+template <class Body>
+void for_each_piece(const std::vector<at::Tensor>& tensors, const Body& body) {
+  constexpr int64_t kPiece = 1 << 15;
+  std::vector<std::pair<size_t, int64_t>> pieces;
+  for (size_t i = 0; i < tensors.size(); ++i)
+    for (int64_t first = 0; first < tensors[i].numel(); first += kPiece) pieces.push_back({i, first});
+  for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
+    const auto [i, first] = pieces[static_cast<size_t>(task)];
+    body(i, first, std::min(kPiece, tensors[i].numel() - first));
+  });
+}
+
+// Newton-Schulz of one matrix of at most as many rows as columns, in place.
+void orthogonalise_in_place(float* x, int64_t rows, int64_t columns) {
+  const int64_t size = rows * columns;
+  const float inverse = static_cast<float>(1 / (std::sqrt(sum_of_squares(x, size)) + 1e-7));
+  float *gram = scratch(0, rows * rows), *polynomial = scratch(1, rows * rows), *next = scratch(2, size);
+  for (int64_t i = 0; i < size; ++i) x[i] *= inverse;
+  for (int i = 0; i < 5; ++i) {
+    gemm(rows, rows, columns, {x, columns}, {x, columns, true}, gram, rows);
+    std::copy_n(gram, rows * rows, polynomial);  // -4.775 gram + 2.0315 gram^2
+    gemm(rows, rows, rows, {gram, rows}, {gram, rows}, polynomial, rows, kQuintic[1], kQuintic[2]);
+    std::copy_n(x, size, next);
+    gemm(rows, columns, rows, {polynomial, rows}, {x, columns}, next, columns, kQuintic[0]);
+    std::copy_n(next, size, x);
+  }
+}
 
 }  // namespace
 
 at::Tensor orthogonalised(const at::Tensor& matrices) {
   const bool tall = matrices.size(-2) > matrices.size(-1);
   at::Tensor x = tall ? matrices.transpose(-2, -1) : matrices;
+  if (uses_kernels(x)) {
+    x = x.clone(at::MemoryFormat::Contiguous);
+    const int64_t rows = x.size(-2), columns = x.size(-1);
+    for_each_task(x.numel() / (rows * columns), [&](int64_t i) {
+      orthogonalise_in_place(x.mutable_data_ptr<float>() + i * rows * columns, rows, columns);
+    });
+    return tall ? x.transpose(-2, -1) : x;
+  }
   x = x / (at::linalg_vector_norm(x, 2, at::IntArrayRef{-2, -1}, true) + 1e-7);
-  for (int i = 0; i < 5; ++i) {  // the quintic of Jordan et al.
+  for (int i = 0; i < 5; ++i) {
     const at::Tensor gram = at::matmul(x, x.transpose(-2, -1));
-    const at::Tensor polynomial = at::matmul(gram, gram).mul_(2.0315).add_(gram, -4.7750);
-    x = at::matmul(polynomial, x).add_(x, 3.4445);
+    const at::Tensor polynomial = at::matmul(gram, gram).mul_(kQuintic[2]).add_(gram, kQuintic[1]);
+    x = at::matmul(polynomial, x).add_(x, kQuintic[0]);
   }
   return tall ? x.transpose(-2, -1) : x;
 }
@@ -81,7 +122,22 @@ double Optimizer::clip_gradients() {
 
 void Optimizer::adamw_step(Group& group, double lr) {
   std::vector<at::Tensor> grads;
-  for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
+  for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad().contiguous());
+  if (uses_kernels(group.parameters[0])) {
+    const double t = static_cast<double>(num_steps_);
+    const AdamWStep step{static_cast<float>(lr),
+                         static_cast<float>(config_.beta1),
+                         static_cast<float>(config_.beta2),
+                         static_cast<float>(config_.eps),
+                         static_cast<float>(group.weight_decay),
+                         static_cast<float>(1 - std::pow(config_.beta1, t)),
+                         static_cast<float>(1 - std::pow(config_.beta2, t))};
+    for_each_piece(grads, [&](size_t i, int64_t first, int64_t count) {
+      adamw(group.parameters[i].mutable_data_ptr<float>() + first, grads[i].const_data_ptr<float>() + first,
+            group.m[i].mutable_data_ptr<float>() + first, group.v[i].mutable_data_ptr<float>() + first, count, step);
+    });
+    return;
+  }
   for (at::Tensor& steps : group.steps) steps.fill_(static_cast<double>(num_steps_));
   at::_fused_adamw_(group.parameters, grads, group.m, group.v, {}, group.steps, lr, config_.beta1, config_.beta2,
                     group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false);

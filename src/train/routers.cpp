@@ -35,9 +35,9 @@ at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const Packe
   const double eps = a.trunk.norm_eps;
   at::Tensor x = project(embedded_RTD.detach(), p["domain_router.input"]);
   const Rotary rope = rotary(rows.positions_RT, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
-  const at::Tensor mask = block_causal_mask(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens, x.scalar_type());
+  const Visible visible = block_causal(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens, x);
   for (int i = 0; i < d.num_layers; ++i)
-    x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, mask);
+    x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, visible);
   const int64_t num_chunks = static_cast<int64_t>(rows.chunks.size());
   std::vector<double> inverse;
   for (const auto& chunk : rows.chunks) inverse.push_back(1.0 / static_cast<double>(chunk.end - chunk.begin));
@@ -89,11 +89,11 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
 }  // namespace
 
 at::Tensor router_block(const Parameters& p, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
-                        double eps, const Rotary& rope, const at::Tensor& mask) {
+                        double eps, const Rotary& rope, const Visible& visible) {
   const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],
                                  p[prefix + "attention.value"], p[prefix + "attention.output"]};
-  const at::Tensor x =
-      x_RTD + attention(rms_norm(x_RTD, p[prefix + "attention_norm"], eps), weights, num_heads, num_heads, rope, mask);
+  const at::Tensor x = x_RTD + attention(rms_norm(x_RTD, p[prefix + "attention_norm"], eps), weights, num_heads,
+                                         num_heads, rope, visible);
   const at::Tensor h = rms_norm(x, p[prefix + "feed_forward_norm"], eps);
   return x + project(swiglu(project(h, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
 }
@@ -182,10 +182,10 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
   if (c.kind != "planner") return;
   at::Tensor x = project(embedded_RTD, parameters_["component_router.input"]);
   const Rotary rope = rotary(rows_.positions_RT, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
-  const at::Tensor mask = causal_mask(rows_.starts_RT, x.scalar_type());
+  const Visible visible = causal(rows_.starts_RT, x);
   for (int i = 0; i < c.num_layers; ++i) {
     x = router_block(parameters_, "component_router.layers." + std::to_string(i) + ".", x, c.num_heads,
-                     a.trunk.norm_eps, rope, mask);
+                     a.trunk.norm_eps, rope, visible);
   }
   x = rms_norm(x, parameters_["component_router.norm"], a.trunk.norm_eps).reshape({-1, c.width});
   std::vector<at::Tensor> by_domain;

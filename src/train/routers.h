@@ -63,6 +63,6 @@ class ComponentChooser {
 
 // Weights of a router's transformer block by prefix.
 at::Tensor router_block(const Parameters& parameters, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
-                        double eps, const Rotary& rotary, const at::Tensor& mask);
+                        double eps, const Rotary& rotary, const Visible& visible);
 
 }  // namespace tessera

@@ -1,0 +1,251 @@
+#include "train/blocks_cpu.h"
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "train/tasks.h"
+
+namespace tessera {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+constexpr int64_t kBlockRows = 256;
+
+const float* data(const at::Tensor& t) { return t.const_data_ptr<float>(); }
+float* mutable_data(const at::Tensor& t) { return t.mutable_data_ptr<float>(); }
+
+// The rows of x as a matrix [rows, width].
+int64_t num_rows(const at::Tensor& x) { return x.numel() / x.size(-1); }
+
+// grad_W [out, in] = grad_y [rows, out]^T x [rows, in], the rows of W shared out over the threads.
+struct WeightGrad {
+  const float *grad_y, *x;
+  int64_t rows, out, in;
+  float* grad_w;
+};
+
+void weight_grads(const std::vector<WeightGrad>& products) {
+  constexpr int64_t kBlockOutputs = 96;
+  std::vector<std::pair<size_t, int64_t>> tasks;
+  for (size_t i = 0; i < products.size(); ++i)
+    for (int64_t o = 0; o < products[i].out; o += kBlockOutputs) tasks.push_back({i, o});
+  for_each_task(static_cast<int64_t>(tasks.size()), [&](int64_t task) {
+    const auto [i, first] = tasks[static_cast<size_t>(task)];
+    const WeightGrad& g = products[i];
+    gemm(std::min(kBlockOutputs, g.out - first), g.in, g.rows, {g.grad_y + first, g.out, true}, {g.x, g.in},
+         g.grad_w + first * g.in, g.in);
+  });
+}
+
+struct LinearFunction : torch::autograd::Function<LinearFunction> {
+  static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x = x_in.contiguous();
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = weight.size(0);
+    const at::Tensor y = at::empty(shape, x.options());
+    const int64_t out = weight.size(0), in = weight.size(1);
+    for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
+      gemm(count, out, in, {data(x) + first * in, in}, {data(weight), in, true}, mutable_data(y) + first * out, out);
+    });
+    context->save_for_backward({x, weight});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], grad_y = grads[0].contiguous();
+    const int64_t out = weight.size(0), in = weight.size(1);
+    at::Tensor grad_x, grad_weight;
+    if (context->needs_input_grad(0)) {
+      grad_x = at::empty_like(x);
+      for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
+        gemm(count, in, out, {data(grad_y) + first * out, out}, {data(weight), in}, mutable_data(grad_x) + first * in,
+             in);
+      });
+    }
+    if (context->needs_input_grad(1)) {
+      grad_weight = at::empty_like(weight);
+      weight_grads({{data(grad_y), data(x), num_rows(x), out, in, mutable_data(grad_weight)}});
+    }
+    return {grad_x, grad_weight};
+  }
+};
+
+struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
+  static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight, double eps) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x = x_in.contiguous();
+    const int64_t width = x.size(-1);
+    const at::Tensor y = at::empty_like(x), inverse_rms = at::empty({num_rows(x)}, x.options());
+    for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
+      rms_norm_forward(data(x) + first * width, data(weight), count, width, static_cast<float>(eps),
+                       mutable_data(y) + first * width, mutable_data(inverse_rms) + first);
+    });
+    context->save_for_backward({x, weight, inverse_rms});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &inverse_rms = saved[2], grad_y = grads[0].contiguous();
+    const int64_t width = x.size(-1), blocks = (num_rows(x) + kBlockRows - 1) / kBlockRows;
+    const at::Tensor grad_x = at::empty_like(x), partial = at::zeros({blocks, width}, x.options());
+    for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
+      rms_norm_backward(data(x) + first * width, data(weight), data(inverse_rms) + first, data(grad_y) + first * width,
+                        count, width, mutable_data(grad_x) + first * width,
+                        mutable_data(partial) + first / kBlockRows * width);
+    });
+    return {grad_x, partial.sum(0), {}};
+  }
+};
+
+struct SwigluCpu : torch::autograd::Function<SwigluCpu> {
+  static Variable forward(AutogradContext* context, const Variable& gate_up_in) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor gate_up = gate_up_in.contiguous();
+    std::vector<int64_t> shape = gate_up.sizes().vec();
+    const int64_t width = shape.back() /= 2;
+    const at::Tensor y = at::empty(shape, gate_up.options());
+    for_each_row_block(num_rows(gate_up), kBlockRows, [&](int64_t first, int64_t count) {
+      swiglu_forward(data(gate_up) + first * 2 * width, count, width, mutable_data(y) + first * width, width);
+    });
+    context->save_for_backward({gate_up});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor gate_up = context->get_saved_variables()[0], grad_y = grads[0].contiguous();
+    const int64_t width = gate_up.size(-1) / 2;
+    const at::Tensor grad = at::empty_like(gate_up);
+    for_each_row_block(num_rows(gate_up), kBlockRows, [&](int64_t first, int64_t count) {
+      swiglu_backward(data(gate_up) + first * 2 * width, data(grad_y) + first * width, width, count, width, nullptr,
+                      mutable_data(grad) + first * 2 * width, nullptr, 0, nullptr);
+    });
+    return {grad};
+  }
+};
+
+// Projections, rotation, attention and output projection as one function: nothing but x, q, k, v and the mixed values
+// is kept.
+struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
+  static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& w_query,
+                          const Variable& w_key, const Variable& w_value, const Variable& w_output, int64_t num_heads,
+                          int64_t num_kv_heads, const Variable& cos, const Variable& sin, const Variable& begin_RT,
+                          const Variable& end_RT) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x = x_in.contiguous();
+    const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
+    const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
+    const at::Tensor query = at::empty({total, q_width}, x.options()), key = at::empty({total, kv_width}, x.options());
+    const at::Tensor value = at::empty_like(key), mixed = at::empty_like(query), y = at::empty_like(x);
+    const at::Tensor log_sum_exp = at::empty({rows, num_heads, tokens}, x.options());
+
+    for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
+      const Matrix in{data(x) + first * width, width};
+      const float *c = data(cos) + first * head_dim / 2, *s = data(sin) + first * head_dim / 2;
+      float *q = mutable_data(query) + first * q_width, *k = mutable_data(key) + first * kv_width;
+      gemm(count, q_width, width, in, {data(w_query), width, true}, q, q_width);
+      gemm(count, kv_width, width, in, {data(w_key), width, true}, k, kv_width);
+      gemm(count, kv_width, width, in, {data(w_value), width, true}, mutable_data(value) + first * kv_width, kv_width);
+      rotate_heads(q, count, num_heads, head_dim, c, s, 1);
+      rotate_heads(k, count, num_kv_heads, head_dim, c, s, 1);
+    });
+    for_each_task(rows * num_heads, [&](int64_t task) {
+      const int64_t row = task / num_heads, at = row * tokens;
+      attention_forward(row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row), task % num_heads,
+                        data(query) + at * q_width, data(key) + at * kv_width, data(value) + at * kv_width,
+                        mutable_data(mixed) + at * q_width, mutable_data(log_sum_exp) + at * num_heads);
+    });
+    for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
+      gemm(count, width, q_width, {data(mixed) + first * q_width, q_width}, {data(w_output), q_width, true},
+           mutable_data(y) + first * width, width);
+    });
+
+    context->save_for_backward(
+        {x, w_query, w_key, w_value, w_output, query, key, value, mixed, log_sum_exp, cos, sin, begin_RT, end_RT});
+    context->saved_data["num_heads"] = num_heads;
+    context->saved_data["num_kv_heads"] = num_kv_heads;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &w_query = saved[1], &w_key = saved[2], &w_value = saved[3], &w_output = saved[4],
+                     &query = saved[5], &key = saved[6], &value = saved[7], &mixed = saved[8], &log_sum_exp = saved[9],
+                     &cos = saved[10], &sin = saved[11], &begin_RT = saved[12], &end_RT = saved[13];
+    const int64_t num_heads = context->saved_data["num_heads"].toInt();
+    const int64_t num_kv_heads = context->saved_data["num_kv_heads"].toInt();
+    const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
+    const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
+    const at::Tensor grad_y = grads[0].contiguous();
+    const at::Tensor grad_mixed = at::empty_like(mixed), grad_query = at::empty_like(query);
+    const at::Tensor grad_key = at::empty_like(key), grad_value = at::empty_like(value), grad_x = at::empty_like(x);
+
+    for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
+      gemm(count, q_width, width, {data(grad_y) + first * width, width}, {data(w_output), q_width},
+           mutable_data(grad_mixed) + first * q_width, q_width);
+    });
+    for_each_task(rows * num_kv_heads, [&](int64_t task) {
+      const int64_t row = task / num_kv_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
+      attention_backward(row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row),
+                         task % num_kv_heads, data(query) + q_at, data(key) + kv_at, data(value) + kv_at,
+                         data(mixed) + q_at, data(log_sum_exp) + at * num_heads, data(grad_mixed) + q_at,
+                         mutable_data(grad_query) + q_at, mutable_data(grad_key) + kv_at,
+                         mutable_data(grad_value) + kv_at);
+    });
+    for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
+      const float *c = data(cos) + first * head_dim / 2, *s = data(sin) + first * head_dim / 2;
+      float *q = mutable_data(grad_query) + first * q_width, *k = mutable_data(grad_key) + first * kv_width;
+      float* out = mutable_data(grad_x) + first * width;
+      rotate_heads(q, count, num_heads, head_dim, c, s, -1);
+      rotate_heads(k, count, num_kv_heads, head_dim, c, s, -1);
+      gemm(count, width, q_width, {q, q_width}, {data(w_query), width}, out, width);
+      gemm(count, width, kv_width, {k, kv_width}, {data(w_key), width}, out, width, 1);
+      gemm(count, width, kv_width, {data(grad_value) + first * kv_width, kv_width}, {data(w_value), width}, out, width,
+           1);
+    });
+    const at::Tensor to_query = at::empty_like(w_query), to_key = at::empty_like(w_key);
+    const at::Tensor to_value = at::empty_like(w_value), to_output = at::empty_like(w_output);
+    weight_grads({{data(grad_query), data(x), total, q_width, width, mutable_data(to_query)},
+                  {data(grad_key), data(x), total, kv_width, width, mutable_data(to_key)},
+                  {data(grad_value), data(x), total, kv_width, width, mutable_data(to_value)},
+                  {data(grad_y), data(mixed), total, width, q_width, mutable_data(to_output)}});
+    return {grad_x, to_query, to_key, to_value, to_output, {}, {}, {}, {}, {}, {}};
+  }
+
+  static AttentionRow row_shape(int64_t tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                                const at::Tensor& begin_RT, const at::Tensor& end_RT, int64_t row) {
+    return {tokens,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            begin_RT.const_data_ptr<int32_t>() + row * tokens,
+            end_RT.const_data_ptr<int32_t>() + row * tokens};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear_cpu(const at::Tensor& x, const at::Tensor& weight) { return LinearFunction::apply(x, weight); }
+
+at::Tensor rms_norm_cpu(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  return RmsNormFunction::apply(x, weight, eps);
+}
+
+at::Tensor swiglu_cpu(const at::Tensor& gate_up) { return SwigluCpu::apply(gate_up); }
+
+at::Tensor attention_cpu(const at::Tensor& x_RTD, const AttentionWeights& weights, int num_heads, int num_kv_heads,
+                         const Rotary& rotary, const Visible& visible) {
+  return AttentionFunction::apply(x_RTD, weights.query, weights.key, weights.value, weights.output, num_heads,
+                                  num_kv_heads, rotary.cos_RTh, rotary.sin_RTh, visible.begin_RT, visible.end_RT);
+}
+
+}  // namespace tessera

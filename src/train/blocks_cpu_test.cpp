@@ -1,0 +1,96 @@
+// The CPU kernels in f32 against the plain tensor operations in f64: values and gradients.
+#include "train/blocks_cpu.h"
+
+#include <gtest/gtest.h>
+
+#include "train/component_layer.h"
+#include "train/losses.h"
+#include "train/precompiled.h"
+
+namespace tessera {
+namespace {
+
+using Inputs = std::vector<at::Tensor>;
+
+// Runs `function` on the inputs in f32 and in f64 and compares the value and the gradient of every input.
+void expect_same(const Inputs& inputs, const std::function<at::Tensor(const Inputs&)>& function) {
+  auto run = [&](at::ScalarType dtype) {
+    Inputs leaves;
+    for (const at::Tensor& input : inputs) leaves.push_back(input.to(dtype).detach().requires_grad_(true));
+    const at::Tensor value = function(leaves);
+    at::manual_seed(11);
+    const at::Tensor direction = at::randn(value.sizes(), at::kDouble).to(dtype);
+    std::vector<at::Tensor> all = torch::autograd::grad({(value * direction).sum()}, leaves);
+    all.insert(all.begin(), value.detach());
+    return all;
+  };
+  const std::vector<at::Tensor> got = run(at::kFloat), expected = run(at::kDouble);
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double error = (got[i].to(at::kDouble) - expected[i]).abs().max().item<double>();
+    const double size = expected[i].abs().max().item<double>();
+    EXPECT_LT(error, 2e-5 * (1 + size)) << (i == 0 ? "value" : "gradient of input " + std::to_string(i - 1));
+  }
+}
+
+at::Tensor random(at::IntArrayRef sizes) { return at::randn(sizes, at::kDouble); }
+
+TEST(BlocksCpu, ProjectNormSwiglu) {
+  at::manual_seed(1);
+  expect_same({random({3, 201, 24}), random({40, 24})}, [](const Inputs& in) { return project(in[0], in[1]); });
+  expect_same({random({3, 201, 24}), random({24})}, [](const Inputs& in) { return rms_norm(in[0], in[1], 1e-5); });
+  expect_same({random({3, 201, 26})}, [](const Inputs& in) { return swiglu(in[0]); });
+}
+
+TEST(BlocksCpu, AttentionOfPackedRows) {
+  at::manual_seed(2);
+  constexpr int kRows = 2, kTokens = 140, kWidth = 24, kHeads = 4, kKvHeads = 2;
+  const at::Tensor t = at::arange(kTokens).expand({kRows, kTokens});
+  const at::Tensor starts = at::where(t >= 50, 50, 0),
+                   ends = at::minimum((t.div(16, "floor") + 1) * 16, at::where(t >= 50, kTokens, 50));
+  for (bool block : {false, true}) {
+    expect_same({random({kRows, kTokens, kWidth}), random({kWidth, kWidth}) * 0.3, random({kWidth / 2, kWidth}) * 0.3,
+                 random({kWidth / 2, kWidth}), random({kWidth, kWidth})},
+                [&](const Inputs& in) {
+                  const Visible visible = block ? block_causal(starts, ends, 30, in[0]) : causal(starts, in[0]);
+                  const Rotary rope = rotary(t - starts, kWidth / kHeads, 10000, in[0].scalar_type());
+                  return attention(in[0], {in[1], in[2], in[3], in[4]}, kHeads, kKvHeads, rope, visible);
+                });
+  }
+}
+
+// Components with more rows than a block, one without any, and two that share a bank for one token.
+class ComponentLayerCpu : public testing::TestWithParam<std::array<int, 3>> {};  // banks, Fb, Fu
+
+TEST_P(ComponentLayerCpu, EqualsTheTensorOperations) {
+  const auto [banks, base, unique] = GetParam();
+  constexpr int kTokens = 700, kWidth = 20, kComponents = 6;
+  at::manual_seed(3);
+  const at::Tensor ids = at::stack({at::randint(0, 2, {kTokens}), at::randint(2, 5, {kTokens})}, 1);
+  Inputs inputs = {random({kTokens, kWidth}), at::softmax(random({kTokens, 2}), 1),
+                   random({kComponents, kWidth, base + unique})};
+  if (banks > 0) inputs.push_back(random({banks, 2 * base, kWidth}) * 0.3);
+  if (unique > 0) inputs.push_back(random({kComponents, 2 * unique, kWidth}) * 0.3);
+  expect_same(inputs, [&, banks = banks](const Inputs& in) {
+    ComponentWeights weights;
+    weights.component_down = in[2];
+    if (banks > 0) weights.bank_gate_up = in[3];
+    if (GetParam()[2] > 0) weights.component_gate_up = in.back();
+    for (int c = 0; c < kComponents; ++c) weights.bank_of.push_back(banks > 0 ? c % banks : -1);
+    return component_layer(in[0], ids, in[1], weights);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ComponentLayerCpu,
+                         testing::Values(std::array{3, 4, 5}, std::array{2, 4, 0}, std::array{0, 0, 5},
+                                         std::array{1, 3, 2}));
+
+TEST(BlocksCpu, LinearCrossEntropy) {
+  at::manual_seed(4);
+  at::Tensor targets = at::randint(0, 50, {700});
+  targets.slice(0, 0, 9) = -1;
+  expect_same({random({700, 24}), random({50, 24})},
+              [&](const Inputs& in) { return linear_cross_entropy_sum(in[0], in[1], targets); });
+}
+
+}  // namespace
+}  // namespace tessera

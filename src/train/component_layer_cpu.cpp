@@ -1,0 +1,336 @@
+// The component layer on the CPU kernels: a task is a component (or a bank), its rows in blocks that stay in the cache,
+// each block going through gather, products and SwiGLU before the next. No product is split over threads.
+#include <cstring>
+
+#include "base/error.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "train/component_layer.h"
+#include "train/tasks.h"
+
+namespace tessera {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+constexpr int64_t kBlockRows = 256;
+
+// Where the work lies. An assignment is (token, k); sorted by component they take places [0, A). A pair is (bank,
+// token), sorted by bank.
+struct Plan : torch::CustomClassHolder {
+  int64_t num_tokens = 0, num_active = 0, num_components = 0, num_banks = 0;
+  std::vector<int32_t> place_SK, token_A;
+  std::vector<int64_t> component_offsets;  // [N + 1] into places
+  std::vector<int32_t> pair_SK, token_P;
+  std::vector<int64_t> bank_offsets;  // [G + 1] into pairs
+
+  int64_t num_assignments() const { return num_tokens * num_active; }
+  int64_t num_pairs() const { return static_cast<int64_t>(token_P.size()); }
+};
+
+c10::intrusive_ptr<Plan> make_plan(const at::Tensor& ids_SK, int64_t num_components, int64_t num_banks,
+                                   const std::vector<int>& bank_of) {
+  auto plan = c10::make_intrusive<Plan>();
+  Plan& p = *plan;
+  p.num_tokens = ids_SK.size(0), p.num_active = ids_SK.size(1);
+  p.num_components = num_components, p.num_banks = num_banks;
+  const size_t num_assignments = static_cast<size_t>(p.num_assignments());
+  const int64_t* ids = ids_SK.const_data_ptr<int64_t>();
+  p.component_offsets.assign(static_cast<size_t>(num_components) + 1, 0);
+  for (size_t a = 0; a < num_assignments; ++a) {
+    TESSERA_CHECK(ids[a] >= 0 && ids[a] < num_components, "component id out of range");
+    ++p.component_offsets[static_cast<size_t>(ids[a]) + 1];
+  }
+  for (size_t c = 1; c < p.component_offsets.size(); ++c) p.component_offsets[c] += p.component_offsets[c - 1];
+  std::vector<int64_t> next = p.component_offsets;
+  p.place_SK.resize(num_assignments), p.token_A.resize(num_assignments);
+  for (size_t a = 0; a < num_assignments; ++a) {
+    const int64_t place = next[static_cast<size_t>(ids[a])]++;
+    p.place_SK[a] = static_cast<int32_t>(place);
+    p.token_A[static_cast<size_t>(place)] = static_cast<int32_t>(static_cast<int64_t>(a) / p.num_active);
+  }
+  if (num_banks == 0) return plan;
+  // Two components of a token may share a bank: then they share the pair.
+  std::vector<std::vector<int32_t>> tokens_of_bank(static_cast<size_t>(num_banks));
+  p.pair_SK.resize(num_assignments);
+  for (size_t a = 0; a < num_assignments; ++a) {
+    std::vector<int32_t>& tokens = tokens_of_bank[static_cast<size_t>(bank_of[static_cast<size_t>(ids[a])])];
+    const int32_t token = static_cast<int32_t>(static_cast<int64_t>(a) / p.num_active);
+    if (tokens.empty() || tokens.back() != token) tokens.push_back(token);
+    p.pair_SK[a] = static_cast<int32_t>(tokens.size()) - 1;  // within its bank, for now
+  }
+  p.bank_offsets.assign(1, 0);
+  for (const std::vector<int32_t>& tokens : tokens_of_bank) {
+    p.bank_offsets.push_back(p.bank_offsets.back() + static_cast<int64_t>(tokens.size()));
+    p.token_P.insert(p.token_P.end(), tokens.begin(), tokens.end());
+  }
+  for (size_t a = 0; a < num_assignments; ++a) {
+    const size_t bank = static_cast<size_t>(bank_of[static_cast<size_t>(ids[a])]);
+    p.pair_SK[a] += static_cast<int32_t>(p.bank_offsets[bank]);
+  }
+  return plan;
+}
+
+// The pair that the assignment at each place reads.
+std::vector<int32_t> by_place(const Plan& plan) {
+  std::vector<int32_t> pair_A(plan.pair_SK.size());
+  for (size_t a = 0; a < pair_A.size(); ++a) pair_A[static_cast<size_t>(plan.place_SK[a])] = plan.pair_SK[a];
+  return pair_A;
+}
+
+// A block of rows of one group (component or bank).
+struct Block {
+  int64_t group, first, count;
+};
+
+template <class Body>
+void for_each_block(int64_t group, const std::vector<int64_t>& offsets, const Body& body) {
+  const int64_t end = offsets[static_cast<size_t>(group) + 1];
+  for (int64_t first = offsets[static_cast<size_t>(group)]; first < end; first += kBlockRows)
+    body(Block{group, first, std::min(kBlockRows, end - first)});
+}
+
+std::vector<Block> all_blocks(const std::vector<int64_t>& offsets) {
+  std::vector<Block> blocks;
+  for (size_t g = 0; g + 1 < offsets.size(); ++g)
+    for_each_block(static_cast<int64_t>(g), offsets, [&](const Block& block) { blocks.push_back(block); });
+  return blocks;
+}
+
+// Groups by falling number of rows, so that no thread is left with a long one at the end.
+std::vector<int64_t> largest_first(const std::vector<int64_t>& offsets) {
+  std::vector<int64_t> groups(offsets.size() - 1);
+  for (size_t g = 0; g < groups.size(); ++g) groups[g] = static_cast<int64_t>(g);
+  auto rows = [&](int64_t g) { return offsets[static_cast<size_t>(g) + 1] - offsets[static_cast<size_t>(g)]; };
+  std::stable_sort(groups.begin(), groups.end(), [&](int64_t a, int64_t b) { return rows(a) > rows(b); });
+  return groups;
+}
+
+void gather(const float* from, int64_t width, const int32_t* rows, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(to + i * width, from + rows[i] * width, static_cast<size_t>(width) * sizeof(float));
+}
+
+// Pointers of a stack [groups, rows, columns] of matrices.
+struct Stack {
+  float* data = nullptr;
+  int64_t rows = 0, columns = 0;
+  explicit Stack(const at::Tensor& t)
+      : data(t.numel() > 0 ? t.mutable_data_ptr<float>() : nullptr),
+        rows(t.dim() == 3 ? t.size(1) : 0),
+        columns(t.dim() == 3 ? t.size(2) : 0) {}
+  float* of(int64_t group) const { return data + group * rows * columns; }
+};
+
+struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
+  static Variable forward(AutogradContext* context, const Variable& x_SD, const Variable& ids_SK,
+                          const Variable& weights_SK, const Variable& bank_gate_up, const Variable& component_gate_up,
+                          const Variable& component_down, const std::vector<int>& bank_of) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x_tensor = x_SD.contiguous(), p_tensor = weights_SK.contiguous();
+    const Stack bank(bank_gate_up), unique(component_gate_up), down(component_down);
+    const auto plan =
+        make_plan(ids_SK.contiguous(), component_down.size(0), bank.data ? bank_gate_up.size(0) : 0, bank_of);
+    const int64_t width = x_SD.size(1), base_width = bank.rows / 2, unique_width = unique.rows / 2;
+    const int64_t hidden_width = base_width + unique_width;
+    const float* x = x_tensor.const_data_ptr<float>();
+    const float* p = p_tensor.const_data_ptr<float>();
+
+    const at::Tensor bank_pre = at::empty({plan->num_pairs(), 2 * base_width}, x_SD.options());
+    const at::Tensor bank_hidden = at::empty({plan->num_pairs(), base_width}, x_SD.options());
+    float* bank_pre_P = bank_pre.mutable_data_ptr<float>();
+    float* bank_hidden_P = bank_hidden.mutable_data_ptr<float>();
+    if (bank.data) {
+      const std::vector<Block> blocks = all_blocks(plan->bank_offsets);
+      for_each_task(static_cast<int64_t>(blocks.size()), [&](int64_t task) {
+        const Block& b = blocks[static_cast<size_t>(task)];
+        float* rows = scratch(0, kBlockRows * width);
+        gather(x, width, &plan->token_P[static_cast<size_t>(b.first)], b.count, rows);
+        float* pre = bank_pre_P + b.first * bank.rows;
+        gemm(b.count, bank.rows, width, {rows, width}, {bank.of(b.group), width, true}, pre, bank.rows);
+        swiglu_forward(pre, b.count, base_width, bank_hidden_P + b.first * base_width, base_width);
+      });
+    }
+
+    const at::Tensor unique_pre = at::empty({plan->num_assignments(), unique.rows}, x_SD.options());
+    const at::Tensor y_A = at::empty({plan->num_assignments(), width}, x_SD.options());
+    float* unique_pre_A = unique_pre.mutable_data_ptr<float>();
+    float* y = y_A.mutable_data_ptr<float>();
+    std::vector<int32_t> pair_A = by_place(*plan);
+    const std::vector<Block> blocks = all_blocks(plan->component_offsets);
+    for_each_task(static_cast<int64_t>(blocks.size()), [&](int64_t task) {
+      const Block& b = blocks[static_cast<size_t>(task)];
+      float* hidden = scratch(1, kBlockRows * hidden_width);
+      for (int64_t i = 0; i < b.count && base_width > 0; ++i) {
+        std::memcpy(hidden + i * hidden_width, bank_hidden_P + pair_A[static_cast<size_t>(b.first + i)] * base_width,
+                    static_cast<size_t>(base_width) * sizeof(float));
+      }
+      if (unique.data) {
+        float* rows = scratch(0, kBlockRows * width);
+        gather(x, width, &plan->token_A[static_cast<size_t>(b.first)], b.count, rows);
+        float* pre = unique_pre_A + b.first * unique.rows;
+        gemm(b.count, unique.rows, width, {rows, width}, {unique.of(b.group), width, true}, pre, unique.rows);
+        swiglu_forward(pre, b.count, unique_width, hidden + base_width, hidden_width);
+      }
+      gemm(b.count, width, hidden_width, {hidden, hidden_width}, {down.of(b.group), hidden_width, true},
+           y + b.first * width, width);
+    });
+
+    const at::Tensor y_SD = at::empty_like(x_tensor);
+    float* out = y_SD.mutable_data_ptr<float>();
+    const int64_t k = plan->num_active;
+    for_each_row_block(plan->num_tokens, kBlockRows, [&](int64_t first, int64_t count) {
+      for (int64_t a = first * k; a < (first + count) * k; ++a) {
+        float* to = out + a / k * width;
+        if (a % k == 0) std::fill_n(to, width, 0.0f);
+        axpy(p[a], y + plan->place_SK[static_cast<size_t>(a)] * width, to, width);
+      }
+    });
+
+    context->save_for_backward(
+        {x_tensor, p_tensor, bank_gate_up, component_gate_up, component_down, bank_pre, unique_pre});
+    context->saved_data["plan"] = c10::IValue::make_capsule(plan);
+    return y_SD;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const auto saved = context->get_saved_variables();
+    const auto held = context->saved_data["plan"].toCapsule();
+    const Plan& plan = static_cast<const Plan&>(*held);
+    const Stack bank(saved[2]), unique(saved[3]), down(saved[4]);
+    const int64_t width = saved[0].size(1), base_width = bank.rows / 2, unique_width = unique.rows / 2;
+    const int64_t hidden_width = base_width + unique_width, k = plan.num_active;
+    const at::Tensor grad_y_tensor = grads[0].contiguous();
+    const float *x = saved[0].const_data_ptr<float>(), *p = saved[1].const_data_ptr<float>();
+    const float *bank_pre_P = saved[5].const_data_ptr<float>(), *unique_pre_A = saved[6].const_data_ptr<float>();
+    const float* grad_y = grad_y_tensor.const_data_ptr<float>();
+    const auto options = saved[0].options();
+
+    const at::Tensor grad_bank = at::empty_like(saved[2]), grad_unique = at::empty_like(saved[3]);
+    const at::Tensor grad_down = at::empty_like(saved[4]), grad_p = at::empty_like(saved[1]);
+    const at::Tensor base_hidden_tensor = at::empty({plan.num_pairs(), base_width}, options);
+    const at::Tensor grad_base_tensor = at::empty({plan.num_assignments(), base_width}, options);
+    const at::Tensor grad_x_A_tensor = at::empty({unique.data ? plan.num_assignments() : 0, width}, options);
+    const at::Tensor grad_x_P_tensor = at::empty({plan.num_pairs(), width}, options);
+    float *base_hidden_P = base_hidden_tensor.mutable_data_ptr<float>(),
+          *grad_base_A = grad_base_tensor.mutable_data_ptr<float>();
+    float *grad_x_A = grad_x_A_tensor.mutable_data_ptr<float>(), *grad_x_P = grad_x_P_tensor.mutable_data_ptr<float>();
+    std::vector<float> p_A(static_cast<size_t>(plan.num_assignments())), grad_p_A(p_A.size());
+    for (size_t a = 0; a < p_A.size(); ++a) p_A[static_cast<size_t>(plan.place_SK[a])] = p[a];
+    const std::vector<int32_t> pair_A = by_place(plan);
+
+    for_each_row_block(plan.num_pairs(), kBlockRows, [&](int64_t first, int64_t count) {
+      swiglu_forward(bank_pre_P + first * bank.rows, count, base_width, base_hidden_P + first * base_width, base_width);
+    });
+
+    const Stack to_down(grad_down), to_unique(grad_unique), to_bank(grad_bank);
+    const std::vector<int64_t> components = largest_first(plan.component_offsets);
+    for_each_task(plan.num_components, [&](int64_t task) {
+      const int64_t c = components[static_cast<size_t>(task)];
+      float keep = 0;  // the first block overwrites, the others add
+      for_each_block(c, plan.component_offsets, [&](const Block& b) {
+        const int32_t* tokens = &plan.token_A[static_cast<size_t>(b.first)];
+        float *rows = scratch(0, kBlockRows * width), *hidden = scratch(1, kBlockRows * hidden_width);
+        float *grad_rows = scratch(2, kBlockRows * width), *grad_hidden = scratch(3, kBlockRows * hidden_width);
+        const float* weight = &p_A[static_cast<size_t>(b.first)];
+        float* grad_weight = &grad_p_A[static_cast<size_t>(b.first)];
+        gather(grad_y, width, tokens, b.count, grad_rows);
+        // Without the weight: <grad, y_c> = <h, W_c^T grad> is the gradient of the weight.
+        gemm(b.count, hidden_width, width, {grad_rows, width}, {down.of(c), hidden_width}, grad_hidden, hidden_width);
+        for (int64_t i = 0; i < b.count && base_width > 0; ++i) {
+          const float* base = base_hidden_P + pair_A[static_cast<size_t>(b.first + i)] * base_width;
+          const float* grad = grad_hidden + i * hidden_width;
+          std::memcpy(hidden + i * hidden_width, base, static_cast<size_t>(base_width) * sizeof(float));
+          grad_weight[i] = dot(grad, base, base_width);
+          float* to = grad_base_A + (b.first + i) * base_width;
+          std::fill_n(to, base_width, 0.0f);
+          axpy(weight[i], grad, to, base_width);
+        }
+        if (unique.data) {
+          float* grad_pre = scratch(4, kBlockRows * unique.rows);
+          swiglu_backward(unique_pre_A + b.first * unique.rows, grad_hidden + base_width, hidden_width, b.count,
+                          unique_width, weight, grad_pre, hidden + base_width, hidden_width, grad_weight);
+          gather(x, width, tokens, b.count, rows);
+          gemm(unique.rows, width, b.count, {grad_pre, unique.rows, true}, {rows, width}, to_unique.of(c), width, keep);
+          gemm(b.count, width, unique.rows, {grad_pre, unique.rows}, {unique.of(c), width}, grad_x_A + b.first * width,
+               width);
+        }
+        for (int64_t i = 0; i < b.count; ++i) {
+          float* row = hidden + i * hidden_width;
+          for (int64_t j = 0; j < hidden_width; ++j) row[j] *= weight[i];
+        }
+        gemm(width, hidden_width, b.count, {grad_rows, width, true}, {hidden, hidden_width}, to_down.of(c),
+             hidden_width, keep);
+        keep = 1;
+      });
+      if (keep == 0) {  // no token chose it
+        std::fill_n(to_down.of(c), down.rows * down.columns, 0.0f);
+        if (unique.data) std::fill_n(to_unique.of(c), unique.rows * unique.columns, 0.0f);
+      }
+    });
+
+    if (bank.data) {
+      // The assignments of each pair: at most K, and the places of its token's components that read this bank.
+      const std::vector<int64_t> banks = largest_first(plan.bank_offsets);
+      for_each_task(plan.num_banks, [&](int64_t task) {
+        const int64_t g = banks[static_cast<size_t>(task)];
+        float keep = 0;
+        for_each_block(g, plan.bank_offsets, [&](const Block& b) {
+          const int32_t* tokens = &plan.token_P[static_cast<size_t>(b.first)];
+          float *rows = scratch(0, kBlockRows * width), *grad = scratch(1, kBlockRows * base_width);
+          float* grad_pre = scratch(2, kBlockRows * bank.rows);
+          std::fill_n(grad, b.count * base_width, 0.0f);
+          for (int64_t i = 0; i < b.count; ++i) {
+            for (int64_t a = tokens[i] * k; a < (tokens[i] + 1) * k; ++a) {
+              if (plan.pair_SK[static_cast<size_t>(a)] == b.first + i)
+                axpy(1, grad_base_A + plan.place_SK[static_cast<size_t>(a)] * base_width, grad + i * base_width,
+                     base_width);
+            }
+          }
+          swiglu_backward(bank_pre_P + b.first * bank.rows, grad, base_width, b.count, base_width, nullptr, grad_pre,
+                          nullptr, 0, nullptr);
+          gather(x, width, tokens, b.count, rows);
+          gemm(bank.rows, width, b.count, {grad_pre, bank.rows, true}, {rows, width}, to_bank.of(g), width, keep);
+          gemm(b.count, width, bank.rows, {grad_pre, bank.rows}, {bank.of(g), width}, grad_x_P + b.first * width,
+               width);
+          keep = 1;
+        });
+        if (keep == 0) std::fill_n(to_bank.of(g), bank.rows * bank.columns, 0.0f);
+      });
+    }
+
+    const at::Tensor grad_x_SD = at::empty_like(saved[0]);
+    float *grad_x = grad_x_SD.mutable_data_ptr<float>(), *grad_p_SK = grad_p.mutable_data_ptr<float>();
+    for_each_row_block(plan.num_tokens, kBlockRows, [&](int64_t first, int64_t count) {
+      for (int64_t s = first; s < first + count; ++s) {
+        float* to = grad_x + s * width;
+        std::fill_n(to, width, 0.0f);
+        for (int64_t a = s * k; a < (s + 1) * k; ++a) {
+          const int32_t place = plan.place_SK[static_cast<size_t>(a)];
+          grad_p_SK[a] = grad_p_A[static_cast<size_t>(place)];
+          if (unique.data) axpy(1, grad_x_A + place * width, to, width);
+          if (!bank.data) continue;
+          const int32_t pair = plan.pair_SK[static_cast<size_t>(a)];
+          const auto begin = plan.pair_SK.begin() + s * k, here = plan.pair_SK.begin() + a;
+          if (std::find(begin, here, pair) == here) axpy(1, grad_x_P + pair * width, to, width);
+        }
+      }
+    });
+    return {grad_x_SD, {}, grad_p, bank.data ? grad_bank : Variable(), unique.data ? grad_unique : Variable(),
+            grad_down, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor component_layer_cpu(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
+                               const ComponentWeights& weights) {
+  auto stack = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor : at::empty({0}, x_SD.options()); };
+  return ComponentLayerCpu::apply(x_SD, ids_SK, weights_SK, stack(weights.bank_gate_up),
+                                  stack(weights.component_gate_up), weights.component_down, weights.bank_of);
+}
+
+}  // namespace tessera
