@@ -220,7 +220,12 @@ LayerChoice Routers::choose(int layer, Activations& x) {
       order.clear();
       for (size_t i = 0; i < n; ++i) {
         scores[i] = from[i] + (prior_RN_.empty() ? 0.0f : prior_RN_[r * n + i]);
-        if (eligible_RN_[r * n + i]) order.push_back(static_cast<int32_t>(i));
+        if (!eligible_RN_[r * n + i]) continue;
+        if (!std::isfinite(scores[i])) {
+          throw Error(ErrorCode::kData, "the component router's output is not finite",
+                      "the model's weights hold values that are not finite or far too large");
+        }
+        order.push_back(static_cast<int32_t>(i));
       }
       const auto bias = [&](int32_t i) { return weights.selection_bias[static_cast<size_t>(i)]; };
       const auto before = [&](int32_t a, int32_t b) {

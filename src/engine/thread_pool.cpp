@@ -5,14 +5,14 @@
 namespace tessera::engine {
 namespace {
 
-constexpr int kSpins = 4000;  // some 100 us
+constexpr int kSpins = 4000;  // some 100 us; none where threads must share a CPU
 
 void pause() { __builtin_ia32_pause(); }
 
 // Until `value` differs from `old`: spins, then sleeps.
 template <class T>
-T wait_for_change(const std::atomic<T>& value, T old) {
-  for (int i = 0; i < kSpins; ++i) {
+T wait_for_change(const std::atomic<T>& value, T old, int spins) {
+  for (int i = 0; i < spins; ++i) {
     const T now = value.load(std::memory_order_acquire);
     if (now != old) return now;
     pause();
@@ -28,6 +28,7 @@ T wait_for_change(const std::atomic<T>& value, T old) {
 
 ThreadPool::ThreadPool(int num_threads) {
   if (num_threads <= 0) num_threads = num_cpus();
+  spins_ = num_threads <= num_cpus() ? kSpins : 0;
   for (int t = 1; t < num_threads; ++t) threads_.emplace_back([this, t] { serve(t); });
 }
 
@@ -49,7 +50,7 @@ void ThreadPool::take_tasks(int thread) {
 
 void ThreadPool::serve(int thread) {
   for (uint32_t seen = 0;;) {
-    seen = wait_for_change(epoch_, seen);
+    seen = wait_for_change(epoch_, seen, spins_);
     if (stop_) return;
     take_tasks(thread);
     if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
@@ -65,7 +66,7 @@ void ThreadPool::run_job(int64_t n, Call call, const void* context) {
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   take_tasks(0);
-  for (int busy; (busy = busy_.load(std::memory_order_acquire)) > 0;) wait_for_change(busy_, busy);
+  for (int busy; (busy = busy_.load(std::memory_order_acquire)) > 0;) wait_for_change(busy_, busy, spins_);
   if (failure_) {
     const std::exception_ptr failure = std::exchange(failure_, nullptr);
     has_failure_.clear();

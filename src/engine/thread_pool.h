@@ -36,6 +36,7 @@ class ThreadPool {
   void serve(int thread);
 
   std::vector<std::thread> threads_;
+  int spins_;  // before a thread sleeps
   Call call_ = nullptr;
   const void* context_ = nullptr;
   int64_t num_tasks_ = 0;
