@@ -91,8 +91,8 @@ bool run_command(const std::string& line, chat::Session& session, const LoadedEn
                                  ::isatty(STDOUT_FILENO) != 0);
   } else if (command == "/stats") {
     const engine::Generated& g = session.last();
-    std::cout << fmt::format("{} tokens of prompt ({} run in {:.2f} s), {} of answer in {:.2f} s\n", g.num_prompt_tokens,
-                             g.num_prefilled_tokens, g.prefill_seconds,
+    std::cout << fmt::format("{} tokens of prompt ({} run in {:.2f} s), {} of answer in {:.2f} s\n",
+                             g.num_prompt_tokens, g.num_prefilled_tokens, g.prefill_seconds,
                              static_cast<int>(g.tokens.size()) - g.num_prompt_tokens, g.decode_seconds);
   } else if (command == "/help") {
     std::cout << kHelp;
@@ -106,7 +106,8 @@ void run_chat(const EngineArguments& args, const engine::GenerateOptions& given,
   LoadedEngine loaded = load_engine(args);
   engine::GenerateOptions options = given;
   options.stop_tokens = loaded.stop_tokens;
-  chat::Session session(*loaded.engine, loaded.tokenizer, chat::Template::of_model(loaded.engine->model().path), options);
+  chat::Session session(*loaded.engine, loaded.tokenizer, chat::Template::of_model(loaded.engine->model().path),
+                        options);
   if (!system.empty()) session.set_system(system);
   const bool interactive = ::isatty(STDIN_FILENO) != 0;
   const std::string history = interactive ? history_file() : "";

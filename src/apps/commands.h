@@ -20,7 +20,7 @@ void add_perplexity_command(CLI::App& app);
 void add_quantize_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
 
-// Both programs, the engine's in tessera and the trainer's own in tessera-train.
+// Both programs: on the engine in tessera, on LibTorch (float64, training's own code) in tessera-train.
 void add_eval_command(CLI::App& app);
 void add_score_command(CLI::App& app);
 

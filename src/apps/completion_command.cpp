@@ -22,12 +22,6 @@ struct CommandWords {
 const CommandWords kElsewhere[] = {
     {"train", "Train a model", {"--resume", "--init", "--json", "--help"}, true},
     {"demo", "Data, training, evaluation, text and an HTML page", {"--config", "--json", "--help"}, false},
-    {"eval", "Bits per byte by domain", {"--data", "--max-bytes", "--threads", "--json", "--help"}, false},
-    {"generate",
-     "Text, with the domains and components that made it",
-     {"--prompt", "--tokens", "--temperature", "--top-p", "--seed", "--domains", "--threads", "--json", "--help"},
-     false},
-    {"score", "Logits and routes of given tokens", {"--logits", "--threads", "--float64", "--help"}, false},
     {"setup", "Install and build what is missing", {}, false},
     {"test", "Build everything and pass every test", {}, false},
 };

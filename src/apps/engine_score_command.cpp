@@ -61,7 +61,9 @@ void run_score(const EngineArguments& args, const std::string& out) {
   if (out.empty()) return;
   std::vector<TensorToWrite> tensors;
   for (size_t i = 0; i < logits.size(); ++i) {
-    tensors.push_back({"text." + std::to_string(i), "F32", {static_cast<int64_t>(logits[i].size()) / vocab, vocab},
+    tensors.push_back({"text." + std::to_string(i),
+                       "F32",
+                       {static_cast<int64_t>(logits[i].size()) / vocab, vocab},
                        std::as_bytes(std::span(logits[i]))});
   }
   write_safetensors(out, tensors, {});
@@ -145,7 +147,8 @@ void add_score_command(CLI::App& app) {
   command->add_option("--logits", args->out, "write the logits of every text here (safetensors: text.0 [T, V], ...)");
   command->footer(
       "Example: echo '[0, 17, 42]' | ./tessera score runs/demo --logits logits.safetensors\n"
-      "Reads one JSON array of token ids a line, or {\"tokens\", \"route\"} to replay a route; prints one JSON object a\n"
+      "Reads one JSON array of token ids a line, or {\"tokens\", \"route\"} to replay a route; prints one JSON object "
+      "a\n"
       "line with the route.");
   command->callback([args] { run_score(args->engine, args->out); });
 }

@@ -30,7 +30,8 @@ WeightType weight_type(const std::string& file, const TensorInfo& tensor) {
   if (tensor.dtype == "F32") return WeightType::kF32;
   if (tensor.dtype == "BF16") return WeightType::kBF16;
   if (tensor.dtype == "F16") return WeightType::kF16;
-  throw Error(ErrorCode::kData, file + ": tensor '" + tensor.name + "' is " + tensor.dtype + ", expected F32, BF16 or F16",
+  throw Error(ErrorCode::kData,
+              file + ": tensor '" + tensor.name + "' is " + tensor.dtype + ", expected F32, BF16 or F16",
               "quantize the model that this one was made of");
 }
 
@@ -72,14 +73,14 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
   fs::remove_all(beside);
   fs::create_directories(beside);
   try {
-    SafetensorsWriter writer(beside / "model.safetensors", list, {{"format", "pt"}, {kConfigHashKey, config_hash(config)}});
+    SafetensorsWriter writer(beside / "model.safetensors", list,
+                             {{"format", "pt"}, {kConfigHashKey, config_hash(config)}});
     Progress progress("quantize");
     for (size_t i = 0; i < specs.size(); ++i) {
       const TensorInfo& tensor = model.weights->at(specs[i].name);
       if (const int b = bits_of(specs[i], bits); b > 0) {
-        writer.write(quantised({model.weights->bytes(tensor).data(), weight_type(file, tensor), specs[i].shape[0],
-                                specs[i].shape[1]},
-                               b));
+        writer.write(quantised(
+            {model.weights->bytes(tensor).data(), weight_type(file, tensor), specs[i].shape[0], specs[i].shape[1]}, b));
       } else if (!list[i].bytes.empty()) {
         writer.write(list[i].bytes);
       }
@@ -100,7 +101,9 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
   }
   std::cout << fmt::format("{}: {} -> {} ({} bits)\n", out.string(), human_bytes(static_cast<double>(before)),
                            human_bytes(static_cast<double>(after)), bits);
-  if (json) std::cout << Json{{"path", out.string()}, {"bytes_before", before}, {"bytes", after}, {"bits", bits}}.dump() << "\n";
+  if (json)
+    std::cout << Json{{"path", out.string()}, {"bytes_before", before}, {"bytes", after}, {"bits", bits}}.dump()
+              << "\n";
 }
 
 }  // namespace

@@ -7,7 +7,10 @@
 namespace tessera::chat {
 
 Session::Session(engine::Engine& engine, const Tokenizer& tokenizer, Template form, engine::GenerateOptions options)
-    : engine_(engine), tokenizer_(tokenizer), form_(std::move(form)), options_(std::move(options)),
+    : engine_(engine),
+      tokenizer_(tokenizer),
+      form_(std::move(form)),
+      options_(std::move(options)),
       batch_(engine, tokenizer) {
   for (const std::string& stop : form_.stop_strings()) options_.stop.push_back(stop);
   for (int32_t token : form_.stop_tokens(tokenizer)) options_.stop_tokens.push_back(token);
@@ -31,7 +34,8 @@ const engine::Generated& Session::ask(const std::string& text, const std::functi
   const int context = engine_.context_length(), room = std::min(options_.max_tokens, context / 2);
   const size_t first = messages_[0].role == "system" ? 1 : 0;
   while (static_cast<int>(tokens.size()) + room > context && messages_.size() > first + 2) {
-    messages_.erase(messages_.begin() + static_cast<int64_t>(first), messages_.begin() + static_cast<int64_t>(first) + 2);
+    messages_.erase(messages_.begin() + static_cast<int64_t>(first),
+                    messages_.begin() + static_cast<int64_t>(first) + 2);
     ++num_dropped_turns_;
     tokens = form_.render(tokenizer_, messages_);
   }

@@ -31,8 +31,7 @@ TEST(Template, ChatMlWithItsDefaultSystemMessage) {
   const Tokenizer tokenizer = bytes_and({"<|endoftext|>", "<|im_start|>", "<|im_end|>"});
   const Template form(kSmolLm2);
   EXPECT_EQ(form.form(), "chatml");
-  const std::vector<int32_t> tokens =
-      form.render(tokenizer, {{"user", "Hi"}, {"assistant", "Yes?"}, {"user", "Why"}});
+  const std::vector<int32_t> tokens = form.render(tokenizer, {{"user", "Hi"}, {"assistant", "Yes?"}, {"user", "Why"}});
   EXPECT_EQ(tokenizer.decode(tokens, true),
             "<|im_start|>system\nYou are a helpful AI assistant<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
             "<|im_start|>assistant\nYes?<|im_end|>\n<|im_start|>user\nWhy<|im_end|>\n<|im_start|>assistant\n");
@@ -56,8 +55,10 @@ TEST(Template, LlamaForms) {
             "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant"
             "<|end_header_id|>\n\n");
   const Tokenizer two = bytes_and({"<s>", "</s>"});
-  EXPECT_EQ(two.decode(Template("[INST]").render(two, {{"system", "S"}, {"user", "A"}, {"assistant", "B"}, {"user", "C"}}), true),
-            "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST] B </s><s>[INST] C [/INST]");
+  EXPECT_EQ(
+      two.decode(Template("[INST]").render(two, {{"system", "S"}, {"user", "A"}, {"assistant", "B"}, {"user", "C"}}),
+                 true),
+      "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST] B </s><s>[INST] C [/INST]");
 }
 
 TEST(Template, PlainAndRefused) {

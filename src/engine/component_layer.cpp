@@ -63,7 +63,8 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
     const int64_t always = h.always_on_width;
     always_pre_.resize(std::max(always_pre_.size(), static_cast<size_t>(rows * 2 * always)));
     Product gate_up = {weights.always_on_gate_up, {}};
-    for (int64_t r = 0; r < rows; ++r) gate_up.rows.push_back(input(r, &always_pre_[static_cast<size_t>(r * 2 * always)]));
+    for (int64_t r = 0; r < rows; ++r)
+      gate_up.rows.push_back(input(r, &always_pre_[static_cast<size_t>(r * 2 * always)]));
     products.push_back(std::move(gate_up));
   }
   transformer_.multiply_all(products, Store::kSet);
@@ -74,8 +75,12 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
   transformer_.pool().run(count, [&](int64_t a, int) {
     float* hidden = hidden_.row(a);
     const int64_t pair = assignments[static_cast<size_t>(a)].pair;
-    if (pair >= 0) swiglu_row(&bank_pre_[static_cast<size_t>(pair * 2 * base)], &bank_pre_[static_cast<size_t>((pair * 2 + 1) * base)], base, hidden);
-    if (unique > 0) swiglu_row(&unique_pre_[static_cast<size_t>(a * 2 * unique)], &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)], unique, hidden + base);
+    if (pair >= 0)
+      swiglu_row(&bank_pre_[static_cast<size_t>(pair * 2 * base)],
+                 &bank_pre_[static_cast<size_t>((pair * 2 + 1) * base)], base, hidden);
+    if (unique > 0)
+      swiglu_row(&unique_pre_[static_cast<size_t>(a * 2 * unique)],
+                 &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)], unique, hidden + base);
     if (quantise) quantise_row(hidden, base + unique, hidden_.quantised_row(a));
   });
 

@@ -1,5 +1,6 @@
-// The component layer of DESIGN section 2 for R rows: each base bank once a row that needs it, each component's own part
-// once a row that chose it, one product with the component's output matrix. It takes a choice and never calls a router.
+// The component layer of DESIGN section 2 for R rows: each base bank once a row that needs it, each component's own
+// part once a row that chose it, one product with the component's output matrix. It takes a choice and never calls a
+// router.
 #pragma once
 #include "engine/routers.h"
 #include "engine/transformer.h"

@@ -9,8 +9,11 @@
 namespace tessera::engine {
 
 Engine::Engine(ModelFolder model, EngineOptions options)
-    : model_(std::move(model)), options_(std::move(options)), weights_(load_weights(model_)),
-      pool_(options_.num_threads), transformer_(pool_),
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      weights_(load_weights(model_)),
+      pool_(options_.num_threads),
+      transformer_(pool_),
       routers_(model_.architecture, weights_, options_.allowed_domains, options_.kv_type, transformer_),
       component_layer_(model_.architecture.hierarchy, transformer_),
       rotary_(model_.architecture.trunk.rope_theta, head_dim(model_.architecture.trunk)) {}
@@ -27,7 +30,8 @@ Sequence Engine::new_sequence(bool records_route) const {
 int64_t Engine::reusable_prefix(int64_t most) const {
   if (num_component_layers(model_.architecture) == 0) return most;
   const int chunk_tokens = model_.architecture.domain_router.chunk_tokens;
-  while (most > 0 && chunk_of(static_cast<int>(most), chunk_tokens) == chunk_of(static_cast<int>(most) - 1, chunk_tokens))
+  while (most > 0 &&
+         chunk_of(static_cast<int>(most), chunk_tokens) == chunk_of(static_cast<int>(most) - 1, chunk_tokens))
     --most;
   return most;
 }
@@ -77,14 +81,13 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     Sequence& sequence = *segment.sequence;
     const int64_t begin = sequence.length(), end = begin + static_cast<int64_t>(segment.tokens.size());
     if (end > t.context_length) {
-      throw Error(ErrorCode::kData, fmt::format("a text of {} tokens is longer than the model's context of {}", end,
-                                                t.context_length),
+      throw Error(ErrorCode::kData,
+                  fmt::format("a text of {} tokens is longer than the model's context of {}", end, t.context_length),
                   "shorten the text");
     }
     for (int32_t token : segment.tokens) {
       if (token >= 0 && token < t.vocab_size) continue;
-      throw Error(ErrorCode::kData,
-                  fmt::format("token {} is not in the model's vocabulary of {}", token, t.vocab_size),
+      throw Error(ErrorCode::kData, fmt::format("token {} is not in the model's vocabulary of {}", token, t.vocab_size),
                   "the tokenizer is not the one that the model was trained with");
     }
   }
@@ -108,7 +111,8 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
   if (x_.size() < static_cast<size_t>(num_rows * width)) x_.resize(static_cast<size_t>(num_rows * width));
   for (int64_t r = 0; r < num_rows; ++r) {
     const TokenRow& row = rows[static_cast<size_t>(r)];
-    copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)], &x_[static_cast<size_t>(r * width)]);
+    copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)],
+                    &x_[static_cast<size_t>(r * width)]);
   }
   if (has_routes) routers_.plan(rows, x_.data());
 

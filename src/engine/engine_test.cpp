@@ -71,7 +71,8 @@ TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
     for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kI8}) {
       Engine one(open_model(folder), {1, {}, kv}), two(open_model(folder), {2, {}, kv});
       const TextRun whole = run(one, tokens, 1000), other_whole = run(one, other, 1000);
-      for (const auto& [engine, piece] : {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}), std::pair(&two, size_t{50})}) {
+      for (const auto& [engine, piece] :
+           {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}), std::pair(&two, size_t{50})}) {
         const TextRun pieces = run(*engine, tokens, piece);
         ASSERT_EQ(pieces.hidden, whole.hidden) << "pieces of " << piece;
         ASSERT_EQ(pieces.route, whole.route);
@@ -145,12 +146,14 @@ TEST(Engine, AReplayedRouteGivesTheSameBits) {
 TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
   const Architecture a = tiny_architecture();
   const auto poison = [&](const TensorSpec& spec, std::vector<float>& v) {
-    const bool is_prose = (spec.part == Part::kComponent && spec.index >= 8) || spec.name == "component_router.heads.prose";
+    const bool is_prose =
+        (spec.part == Part::kComponent && spec.index >= 8) || spec.name == "component_router.heads.prose";
     if (is_prose) std::fill(v.begin(), v.end(), std::numeric_limits<float>::quiet_NaN());
   };
   const auto folder = write_random_model(a, "poisoned", poison);
   const std::vector<int32_t> tokens = random_tokens(100, 60, 5);
-  Engine clean(open_model(write_random_model(a, "hierarchy")), {1, {1, 1, 0}}), poisoned(open_model(folder), {1, {1, 1, 0}});
+  Engine clean(open_model(write_random_model(a, "hierarchy")), {1, {1, 1, 0}}),
+      poisoned(open_model(folder), {1, {1, 1, 0}});
   EXPECT_EQ(run(poisoned, tokens, 1000).hidden, run(clean, tokens, 1000).hidden);
   Engine all(open_model(folder), {1});
   EXPECT_THROW(run(all, tokens, 1000), Error);  // not finite

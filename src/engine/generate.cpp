@@ -44,9 +44,10 @@ std::shared_ptr<Generation> Batch::add(std::vector<int32_t> tokens, GenerateOpti
                                        std::function<bool(std::string_view)> each) {
   if (tokens.empty()) throw Error(ErrorCode::kData, "the prompt is empty and the model has no start token");
   if (static_cast<int>(tokens.size()) >= engine_.context_length()) {
-    throw Error(ErrorCode::kData,
-                fmt::format("the prompt has {} tokens, the model's context {}", tokens.size(), engine_.context_length()),
-                "shorten the prompt");
+    throw Error(
+        ErrorCode::kData,
+        fmt::format("the prompt has {} tokens, the model's context {}", tokens.size(), engine_.context_length()),
+        "shorten the prompt");
   }
   std::erase(options.stop, "");
   auto generation = std::make_shared<Generation>();
@@ -81,7 +82,8 @@ void Batch::take_token(Generation& g, std::span<float> logits) {
       const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
       return x != y ? x > y : a < b;
     });
-    for (auto it = order.begin(); it != middle; ++it) top.push_back({*it, logits[static_cast<size_t>(*it)] - log_total});
+    for (auto it = order.begin(); it != middle; ++it)
+      top.push_back({*it, logits[static_cast<size_t>(*it)] - log_total});
   }
   // Ids that the tokenizer has no token for (a padded embedding table) are no choice.
   const size_t known = std::min(logits.size(), static_cast<size_t>(tokenizer_.vocab_size()));

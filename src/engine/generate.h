@@ -28,12 +28,12 @@ struct TokenLogprob {
 };
 
 struct Generated {
-  std::vector<int32_t> tokens;  // start token, prompt, continuation
-  int num_prompt_tokens = 0;    // start token included
-  std::string text;             // of the continuation
-  std::string finish_reason;    // "length", "stop" or "cancelled"; empty while it runs
-  Route route;                  // of `tokens` but the last
-  std::vector<TokenLogprob> logprobs;                  // of the continuation
+  std::vector<int32_t> tokens;                          // start token, prompt, continuation
+  int num_prompt_tokens = 0;                            // start token included
+  std::string text;                                     // of the continuation
+  std::string finish_reason;                            // "length", "stop" or "cancelled"; empty while it runs
+  Route route;                                          // of `tokens` but the last
+  std::vector<TokenLogprob> logprobs;                   // of the continuation
   std::vector<std::vector<TokenLogprob>> top_logprobs;  // num_logprobs of each
   double prefill_seconds = 0, decode_seconds = 0;
   int num_prefilled_tokens = 0;  // prompt tokens that were run, not taken over from another text

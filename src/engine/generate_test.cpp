@@ -20,7 +20,8 @@ Architecture with_vocabulary(int size) {
 
 class Generate : public ::testing::Test {
  protected:
-  Generate() : folder_(write_random_model(with_vocabulary(265), "generate")),
+  Generate()
+      : folder_(write_random_model(with_vocabulary(265), "generate")),
         tokenizer_(Tokenizer::from_json(small_tokenizer().dump(), "small")) {}
   GenerateOptions options(uint64_t seed, int max_tokens = 40) const {
     GenerateOptions options;
@@ -92,7 +93,8 @@ TEST_F(Generate, StopStringsCutTheTextAndAreNeverShown) {
 TEST_F(Generate, CancelAndLength) {
   Engine engine(open_model(folder_), {1});
   int pieces = 0;
-  const Generated cancelled = generate(engine, tokenizer_, "A", options(1), [&](std::string_view) { return ++pieces < 3; });
+  const Generated cancelled =
+      generate(engine, tokenizer_, "A", options(1), [&](std::string_view) { return ++pieces < 3; });
   EXPECT_EQ(cancelled.finish_reason, "cancelled");
   EXPECT_EQ(cancelled.tokens.size(), 2u + 3u);
   EXPECT_EQ(generate(engine, tokenizer_, "A", options(1, 5)).finish_reason, "length");

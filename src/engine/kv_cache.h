@@ -12,7 +12,10 @@ class KvCache {
  public:
   KvCache() = default;
   KvCache(KvType type, int num_layers, int num_heads, int head_dim)
-      : type_(type), num_heads_(num_heads), head_dim_(head_dim), unit_bytes_(kv_page_bytes(type, head_dim)),
+      : type_(type),
+        num_heads_(num_heads),
+        head_dim_(head_dim),
+        unit_bytes_(kv_page_bytes(type, head_dim)),
         page_bytes_(unit_bytes_ * num_layers * num_heads) {}
 
   KvType type() const { return type_; }

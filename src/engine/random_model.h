@@ -23,7 +23,8 @@ inline Architecture tiny_architecture() {
   a.trunk.context_length = 300;
   a.trunk.num_dense_layers = 1;
   a.trunk.dense_width = 40;
-  a.hierarchy.domains = {{"general", 4, true, {}}, {"code", 2, false, {}}, {"mathematics", 2, false, {}}, {"prose", 3, false, {}}};
+  a.hierarchy.domains = {
+      {"general", 4, true, {}}, {"code", 2, false, {}}, {"mathematics", 2, false, {}}, {"prose", 3, false, {}}};
   a.hierarchy.num_banks = 3;
   a.hierarchy.base_width = 20;
   a.hierarchy.unique_width = 24;

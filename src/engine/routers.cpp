@@ -7,10 +7,14 @@
 
 namespace tessera::engine {
 
-Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed,
-                 KvType kv_type, Transformer& transformer)
-    : architecture_(architecture), weights_(weights), allowed_(std::move(allowed)), kv_type_(kv_type),
-      transformer_(transformer), routed_(routed_domains(architecture.hierarchy)),
+Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed, KvType kv_type,
+                 Transformer& transformer)
+    : architecture_(architecture),
+      weights_(weights),
+      allowed_(std::move(allowed)),
+      kv_type_(kv_type),
+      transformer_(transformer),
+      routed_(routed_domains(architecture.hierarchy)),
       owner_N_(owner_of_components(architecture.hierarchy)) {
   const DomainRouter& d = architecture.domain_router;
   const ComponentRouter& c = architecture.component_router;
@@ -132,9 +136,9 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
       eligible_RN_[r * n + i] = d < 0 || active[r][d];
       if (c.prior_weight == 0) continue;
       constexpr float kEpsilon = 0.05f;
-      const float pi = d < 0 ? 1.0f
-                             : route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) +
-                                   kEpsilon / static_cast<float>(m);
+      const float pi =
+          d < 0 ? 1.0f
+                : route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) + kEpsilon / static_cast<float>(m);
       prior_RN_.push_back(std::log(pi) * static_cast<float>(c.prior_weight));
     }
   }
@@ -229,7 +233,8 @@ LayerChoice Routers::choose(int layer, Activations& x) {
       }
       const auto bias = [&](int32_t i) { return weights.selection_bias[static_cast<size_t>(i)]; };
       const auto before = [&](int32_t a, int32_t b) {
-        const float score_a = scores[static_cast<size_t>(a)] + bias(a), score_b = scores[static_cast<size_t>(b)] + bias(b);
+        const float score_a = scores[static_cast<size_t>(a)] + bias(a),
+                    score_b = scores[static_cast<size_t>(b)] + bias(b);
         return score_a != score_b ? score_a > score_b : a < b;
       };
       TESSERA_CHECK(order.size() >= k, "fewer eligible components than active ones");

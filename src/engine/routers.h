@@ -54,8 +54,8 @@ class Routers {
   // Of the pass that plan() began.
   std::vector<TokenRow> rows_;
   std::vector<uint8_t> eligible_RN_;
-  std::vector<float> prior_RN_;      // beta log pi'; empty unless the ablation is on
-  std::vector<float> planned_RLN_;   // empty for a gate
+  std::vector<float> prior_RN_;     // beta log pi'; empty unless the ablation is on
+  std::vector<float> planned_RLN_;  // empty for a gate
 };
 
 }  // namespace tessera::engine

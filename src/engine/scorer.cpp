@@ -13,7 +13,8 @@ constexpr size_t kPassTokens = 512, kLogitRows = 64;
 
 std::vector<ScoredText> EngineScorer::score(std::span<const std::vector<int32_t>> texts,
                                             std::span<const int> domain_labels, std::span<const Route> replay) {
-  const size_t width = static_cast<size_t>(engine_.architecture().trunk.width), vocab = static_cast<size_t>(vocab_size());
+  const size_t width = static_cast<size_t>(engine_.architecture().trunk.width),
+               vocab = static_cast<size_t>(vocab_size());
   std::vector<ScoredText> scored;
   std::vector<float> logits(kLogitRows * vocab);
   for (size_t i = 0; i < texts.size(); ++i) {

@@ -15,8 +15,8 @@ struct Sequence {
   Route route;
   std::vector<float> next_pi_M;  // decided at the end of the last whole chunk, for the one that follows; empty: none
   bool records_route = false;
-  int label = -1;                    // routed domain for an oracle router
-  const Route* replay = nullptr;     // forces components and weights; of at least as many tokens
+  int label = -1;                 // routed domain for an oracle router
+  const Route* replay = nullptr;  // forces components and weights; of at least as many tokens
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
 };
 

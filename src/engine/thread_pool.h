@@ -25,8 +25,8 @@ class ThreadPool {
       for (int64_t i = 0; i < n; ++i) body(i, 0);
       return;
     }
-    run_job(n, [](const void* context, int64_t i, int thread) { (*static_cast<const Body*>(context))(i, thread); },
-            &body);
+    run_job(
+        n, [](const void* context, int64_t i, int thread) { (*static_cast<const Body*>(context))(i, thread); }, &body);
   }
 
  private:

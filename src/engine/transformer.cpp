@@ -23,7 +23,8 @@ namespace {
 // Outputs a task: enough tasks to share out evenly, none so small that handing it out costs more than doing it.
 int64_t task_outputs(int64_t outputs, int64_t work_an_output, int threads) {
   constexpr int64_t kLeastWork = 1 << 14;  // multiply-adds
-  const int64_t fair = num_blocks(outputs, 4 * threads), least = num_blocks(kLeastWork, std::max<int64_t>(1, work_an_output));
+  const int64_t fair = num_blocks(outputs, 4 * threads),
+                least = num_blocks(kLeastWork, std::max<int64_t>(1, work_an_output));
   return num_blocks(std::max(fair, least), kBlockOutputs) * kBlockOutputs;
 }
 
@@ -39,7 +40,8 @@ void Transformer::multiply_all(std::span<const Product> products, Store store) {
     first_task[p + 1] = num_tasks;
   }
   pool_.run(num_tasks, [&](int64_t task, int) {
-    const size_t p = static_cast<size_t>(std::upper_bound(first_task.begin(), first_task.end(), task) - first_task.begin()) - 1;
+    const size_t p =
+        static_cast<size_t>(std::upper_bound(first_task.begin(), first_task.end(), task) - first_task.begin()) - 1;
     const int64_t begin = (task - first_task[p]) * step[p];
     multiply(products[p].w, begin, std::min(products[p].w.outputs, begin + step[p]), products[p].rows, store);
   });
@@ -137,7 +139,8 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
     for (int64_t r = tile.begin; r < tile.begin + tile.count; ++r) {
       const RowPlace& place = places[static_cast<size_t>(r)];
       for (int64_t h = kv * group; h < (kv + 1) * group; ++h)
-        queries.push_back({query_.data() + r * query_width + h * head, mixed_.row(r) + h * head, place.first, place.end});
+        queries.push_back(
+            {query_.data() + r * query_width + h * head, mixed_.row(r) + h * head, place.first, place.end});
     }
     std::vector<float>& scratch = scratch_[static_cast<size_t>(thread)];
     const size_t needed = static_cast<size_t>(attention_scratch(4, tile.end, head));

@@ -81,8 +81,8 @@ class Transformer {
   ThreadPool& pool_;
   Activations normed_, mixed_, hidden_;
   std::vector<float> query_, key_, value_, pre_;
-  std::vector<std::vector<float>> scratch_;                 // by thread
-  std::vector<std::vector<const std::byte*>> pages_;        // by thread
+  std::vector<std::vector<float>> scratch_;           // by thread
+  std::vector<std::vector<const std::byte*>> pages_;  // by thread
 };
 
 }  // namespace tessera::engine

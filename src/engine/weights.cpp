@@ -76,7 +76,8 @@ ComponentLayerWeights load_component_layer(const Loader& load, const Architectur
   ComponentLayerWeights layer;
   for (int g = 0; g < h.num_banks; ++g) {
     const std::string name = prefix + "banks." + std::to_string(g) + ".";
-    layer.banks.push_back({load.matrix(name + "gate", h.base_width, width), load.matrix(name + "up", h.base_width, width)});
+    layer.banks.push_back(
+        {load.matrix(name + "gate", h.base_width, width), load.matrix(name + "up", h.base_width, width)});
   }
   for (int c = 0; c < num_components(h); ++c) {
     const std::string name = prefix + "components." + std::to_string(c) + ".";
@@ -118,7 +119,8 @@ void load_routers(const Loader& load, const Architecture& a, Weights& weights) {
     router.norm = load.vector("component_router.norm");
     for (const Domain& domain : a.hierarchy.domains) {
       router.heads.push_back(load.matrix("component_router.heads." + domain.name,
-                                         static_cast<int64_t>(num_component_layers(a)) * domain.num_components, c.width));
+                                         static_cast<int64_t>(num_component_layers(a)) * domain.num_components,
+                                         c.width));
     }
   }
 }

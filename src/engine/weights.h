@@ -40,8 +40,8 @@ struct RouterWeights {
 struct Weights {
   WeightMatrix embedding, head;
   std::vector<float> final_norm;
-  std::vector<BlockWeights> blocks;                      // [L]
-  std::vector<ComponentLayerWeights> component_layers;   // [L]; empty ones where the layer is dense
+  std::vector<BlockWeights> blocks;                     // [L]
+  std::vector<ComponentLayerWeights> component_layers;  // [L]; empty ones where the layer is dense
   RouterWeights domain_router, component_router;
 };
 

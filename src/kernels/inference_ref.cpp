@@ -120,7 +120,8 @@ float log_sum_exp_row(const float* x, int64_t n) {
   return static_cast<float>(largest + std::log(sum));
 }
 
-void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim, std::span<const AttentionQuery> rows) {
+void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+            std::span<const AttentionQuery> rows) {
   const int64_t padded = padded_head(head_dim), P = kPagePositions;
   const auto element = [&](const std::byte* at, int64_t i) {
     return type == KvType::kF32   ? load<float>(at + 4 * i)
@@ -133,7 +134,8 @@ void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_d
     float largest = -INFINITY, total = 0;
     const auto scale_at = [&](int64_t t, bool of_value) {
       if (type != KvType::kI8) return 1.0f;
-      return load<float>(pages[static_cast<size_t>(t / P)] + P * (head_dim + padded) + 4 * (t % P + (of_value ? P : 0)));
+      return load<float>(pages[static_cast<size_t>(t / P)] + P * (head_dim + padded) +
+                         4 * (t % P + (of_value ? P : 0)));
     };
     for (int64_t t = row.first; t < row.end; ++t) {
       float dot = 0;

@@ -81,7 +81,8 @@ template <class T>
 void multiply_as(const T* w, int64_t inputs, int64_t begin, int64_t end, std::span<const ProductRow> rows,
                  Store store) {
   // So many outputs at a time that their weights stay in the first-level cache while the rows pass by.
-  const int64_t step = std::max<int64_t>(8, 16384 / std::max<int64_t>(1, inputs * static_cast<int64_t>(sizeof(T))) / 8 * 8);
+  const int64_t step =
+      std::max<int64_t>(8, 16384 / std::max<int64_t>(1, inputs * static_cast<int64_t>(sizeof(T))) / 8 * 8);
   for (int64_t first = begin; first < end; first += step) {
     const int64_t last = std::min(end, first + step);
     size_t r = 0;

@@ -1,6 +1,7 @@
 // Products of a weight matrix with rows of activations, for the engine. Each result depends on its row and its output
 // alone: not on how many rows run together, nor on the range of outputs. So prefill, decode and any batch or number of
-// threads give the same bits. Quantised products also give the same bits on every CPU (integer sums, then a fixed order).
+// threads give the same bits. Quantised products also give the same bits on every CPU (integer sums, then a fixed
+// order).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,9 +26,9 @@ int64_t matrix_bytes(WeightType type, int64_t outputs, int64_t inputs);
 // One row of a product: y[o] = <x, W[o]>, or y[o] += scale * <x, W[o]>. Quantised matrices read `quantised`, made of x
 // by quantise_row; the others read x.
 struct ProductRow {
-  const float* x = nullptr;                // [inputs]
-  const std::byte* quantised = nullptr;    // quantised_row_bytes(inputs)
-  float* y = nullptr;                      // [outputs]
+  const float* x = nullptr;              // [inputs]
+  const std::byte* quantised = nullptr;  // quantised_row_bytes(inputs)
+  float* y = nullptr;                    // [outputs]
   float scale = 1.0f;
 };
 
@@ -47,8 +48,8 @@ inline constexpr int64_t quantised_row_bytes(int64_t inputs) {
 }
 void quantise_row(const float* x, int64_t inputs, std::byte* out);
 
-// W [outputs, inputs] f32, row-major, into the file's layout. Scales: at 8 bits max |w| / 127; at 4 bits the one of some
-// candidates with the least squared error.
+// W [outputs, inputs] f32, row-major, into the file's layout. Scales: at 8 bits max |w| / 127; at 4 bits the one of
+// some candidates with the least squared error.
 void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, std::byte* out);
 
 // The specification, in plain scalar code (inference_ref.cpp).

@@ -161,7 +161,8 @@ TEST(Matvec, QuantisationIsNear) {
     std::vector<float> row(70);
     for (int64_t o = 0; o < 40; ++o) {
       copy_weight_row(matrix, o, row.data());
-      for (int64_t i = 0; i < 70; ++i) EXPECT_NEAR(row[static_cast<size_t>(i)], w[static_cast<size_t>(o * 70 + i)], most);
+      for (int64_t i = 0; i < 70; ++i)
+        EXPECT_NEAR(row[static_cast<size_t>(i)], w[static_cast<size_t>(o * 70 + i)], most);
     }
   }
 }
@@ -189,10 +190,13 @@ TEST(RowOps, AttentionEqualsItsTwin) {
         const int64_t positions = 150;
         std::vector<std::vector<std::byte>> pages(3);
         std::vector<const std::byte*> pointers;
-        for (auto& page : pages) page.resize(static_cast<size_t>(kv_page_bytes(type, head))), pointers.push_back(page.data());
+        for (auto& page : pages)
+          page.resize(static_cast<size_t>(kv_page_bytes(type, head))), pointers.push_back(page.data());
         for (int64_t t = 0; t < positions; ++t) {
-          const std::vector<float> key = random_values(head, 100 + static_cast<uint64_t>(t)), value = random_values(head, 999 + static_cast<uint64_t>(t));
-          store_kv(type, pages[static_cast<size_t>(t / kPagePositions)].data(), static_cast<int>(t % kPagePositions), key.data(), value.data(), head);
+          const std::vector<float> key = random_values(head, 100 + static_cast<uint64_t>(t)),
+                                   value = random_values(head, 999 + static_cast<uint64_t>(t));
+          store_kv(type, pages[static_cast<size_t>(t / kPagePositions)].data(), static_cast<int>(t % kPagePositions),
+                   key.data(), value.data(), head);
         }
         const std::vector<float> queries = random_values(6 * head, 7);
         std::vector<float> out(static_cast<size_t>(6 * head)), expected(out), alone(out);

@@ -26,8 +26,8 @@ TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const*
   const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
   for (int r = 0; r < R; ++r) dots[r] = _mm256_setzero_si256();
   for (int c = 0; c < 8; ++c) {
-    const __m256i w = _mm256_xor_si256(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(cells + 64 * c)), zero_point);
+    const __m256i w =
+        _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(cells + 64 * c)), zero_point);
     const __m256i magnitude = _mm256_abs_epi8(w);
     for (int r = 0; r < R; ++r) {
       int32_t four;
@@ -38,8 +38,8 @@ TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const*
   }
 }
 
-// 4 bits: stored 0..15 x activations; eight pairs stay below 8 * 2 * 15 * 127 = 30,480, so they add up in 16 bits. The zero point comes off
-// as 8 * (sum of the activations).
+// 4 bits: stored 0..15 x activations; eight pairs stay below 8 * 2 * 15 * 127 = 30,480, so they add up in 16 bits. The
+// zero point comes off as 8 * (sum of the activations).
 template <int R>
 TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const* groups, __m256i* dots) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
@@ -68,7 +68,8 @@ void store_outputs(const float* sums, int64_t output, int64_t count, const Produ
 }
 
 template <int kBits, int R>
-TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t count, const ProductRow* rows, Store store) {
+TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t count, const ProductRow* rows,
+                                 Store store) {
   const int64_t across = num_blocks(w.inputs, kBlockInputs);
   const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
   __m256 sums[2][R];
@@ -89,8 +90,8 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
       for (int r = 0; r < R; ++r) {
         float scale;
         std::memcpy(&scale, groups[r], 4);
-        sums[half][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), _mm256_mul_ps(scales, _mm256_set1_ps(scale)),
-                                        sums[half][r]);
+        sums[half][r] =
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), _mm256_mul_ps(scales, _mm256_set1_ps(scale)), sums[half][r]);
       }
     }
     for (int r = 0; r < R; ++r) groups[r] += kQuantisedGroupBytes;
@@ -104,14 +105,14 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
 }
 
 // The rows in tiles of four, a block of outputs at a time.
-#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                                 \
-  for (int64_t o = begin; o < end; o += kBlockOutputs) {                                               \
-    const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                   \
-    size_t r = 0;                                                                                      \
-    for (; r + 4 <= rows.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &rows[r], store);            \
-    if (rows.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &rows[r], store);                       \
-    if (rows.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &rows[r], store);                       \
-    if (rows.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &rows[r], store);                       \
+#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                      \
+  for (int64_t o = begin; o < end; o += kBlockOutputs) {                                    \
+    const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                        \
+    size_t r = 0;                                                                           \
+    for (; r + 4 <= rows.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &rows[r], store); \
+    if (rows.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &rows[r], store);            \
+    if (rows.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &rows[r], store);            \
+    if (rows.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &rows[r], store);            \
   }
 
 template <int kBits>
@@ -144,9 +145,9 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0xb1));
     const int32_t sum = _mm_cvtsi128_si32(sum4);
     // packs works in 128-bit halves; the permutation puts the groups of four back in order.
-    const __m256i packed = _mm256_permutevar8x32_epi32(
-        _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),
-        _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i packed =
+        _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),
+                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     std::memcpy(out, &scale, 4);
     std::memcpy(out + 4, &sum, 4);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), packed);
@@ -166,7 +167,8 @@ const std::vector<QuantisedWay>& quantised_ways() {
   return ways;
 }
 
-void multiply_quantised(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+void multiply_quantised(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                        Store store) {
   static const MultiplyQuantised fastest = quantised_ways()[0].multiply;
   fastest(w, begin, end, rows, store);
 }

@@ -17,6 +17,7 @@ struct QuantisedWay {
 // Those that this CPU can run, the fastest first.
 const std::vector<QuantisedWay>& quantised_ways();
 
-void multiply_quantised(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store);
+void multiply_quantised(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                        Store store);
 
 }  // namespace tessera

@@ -57,8 +57,8 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
         std::memcpy(out + 2 * o, &stored_scale, 2);
         for (int64_t i = 0; scale != 0 && i < count; ++i) {
           const float limit = bits == 8 ? 127.0f : 8.0f;
-          const int q = static_cast<int>(
-              std::clamp(std::nearbyint(row[i] / scale), -limit, bits == 8 ? limit : limit - 1.0f));
+          const int q =
+              static_cast<int>(std::clamp(std::nearbyint(row[i] / scale), -limit, bits == 8 ? limit : limit - 1.0f));
           if (bits == 8) {
             cells[i / 4 * 64 + o * 4 + i % 4] = static_cast<std::byte>(q + 128);
           } else {

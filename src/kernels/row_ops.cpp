@@ -1,8 +1,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_ops.cpp"
+#include "hwy/contrib/math/math-inl.h"
 #include "hwy/foreach_target.h"  // includes this file once for each target
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"
 
 #include <algorithm>
 #include <cmath>
@@ -55,9 +55,8 @@ void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* 
 void swiglu(const float* gate, const float* up, int64_t n, float* y) {
   const F32 d;
   const Vec one = hn::Set(d, 1.0f);
-  for_vectors(n, gate, up, y, [&](Vec g, Vec u) {
-    return hn::Mul(hn::Div(g, hn::Add(one, hn::Exp(d, hn::Neg(g)))), u);
-  });
+  for_vectors(n, gate, up, y,
+              [&](Vec g, Vec u) { return hn::Mul(hn::Div(g, hn::Add(one, hn::Exp(d, hn::Neg(g)))), u); });
 }
 
 float log_sum_exp(const float* x, int64_t n) {
@@ -160,7 +159,8 @@ HWY_INLINE float softmax(float* scores, int64_t begin, int64_t first, int64_t en
 }
 
 template <int R, class T>
-void attend_tile(std::span<const std::byte* const> pages, int64_t head_dim, const AttentionQuery* rows, float* scratch) {
+void attend_tile(std::span<const std::byte* const> pages, int64_t head_dim, const AttentionQuery* rows,
+                 float* scratch) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), padded = padded_head(head_dim);
   int64_t first = rows[0].first, end = rows[0].end;
@@ -293,8 +293,8 @@ void store_kv(KvType type, std::byte* page, int slot, const float* key, const fl
   }
 }
 
-void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim, std::span<const AttentionQuery> rows,
-            float* scratch) {
+void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+            std::span<const AttentionQuery> rows, float* scratch) {
   HWY_DYNAMIC_DISPATCH(attend_any)(type, pages, head_dim, rows, scratch);
 }
 

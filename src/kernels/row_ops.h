@@ -36,8 +36,8 @@ struct AttentionQuery {
 };
 // Softmax(q k / sqrt(head_dim)) v for queries that share a key/value head. pages[p] holds positions [64 p, 64 p + 64);
 // those before the least `first` / 64 aren't read. scratch: attention_scratch(rows.size(), longest end) floats.
-void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim, std::span<const AttentionQuery> rows,
-            float* scratch);
+void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+            std::span<const AttentionQuery> rows, float* scratch);
 inline constexpr int64_t attention_scratch(int64_t rows, int64_t end, int64_t head_dim) {
   return rows * ((end + kPagePositions - 1) / kPagePositions * kPagePositions + padded_head(head_dim));
 }
@@ -46,7 +46,8 @@ namespace ref {
 void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* y);
 void swiglu_row(const float* gate, const float* up, int64_t n, float* y);
 float log_sum_exp_row(const float* x, int64_t n);
-void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim, std::span<const AttentionQuery> rows);
+void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+            std::span<const AttentionQuery> rows);
 }  // namespace ref
 
 }  // namespace tessera
