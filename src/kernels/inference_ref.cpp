@@ -81,7 +81,7 @@ void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const
       } else {
         for (int64_t i = 0; i < w.inputs; ++i) sum += row.x[i] * weight(w, o, i);
       }
-      row.y[o] = store == Store::kSet ? sum : row.y[o] + row.scale * sum;
+      row.y[o] = store == Store::kSet ? sum : std::fma(row.scale, sum, row.y[o]);
     }
   }
 }

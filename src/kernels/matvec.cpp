@@ -6,6 +6,7 @@
 #include "hwy/highway.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -64,7 +65,7 @@ HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, co
     for (int o = 0; o < O; ++o) {
       const float sum = hn::GetLane(hn::SumOfLanes(d, sums[o][r]));
       float& y = rows[r].y[output + o];
-      y = store == Store::kSet ? sum : y + rows[r].scale * sum;
+      y = store == Store::kSet ? sum : std::fma(rows[r].scale, sum, y);
     }
   }
 }

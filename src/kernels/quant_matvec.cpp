@@ -62,9 +62,11 @@ TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const*
   }
 }
 
-void store_outputs(const float* sums, int64_t output, int64_t count, const ProductRow& row, Store store) {
+// Fused like the sums, so that every way and the twin round alike.
+TESSERA_AVX2_INLINE void store_outputs(const float* sums, int64_t output, int64_t count, const ProductRow& row,
+                                       Store store) {
   float* y = row.y + output;
-  for (int64_t o = 0; o < count; ++o) y[o] = store == Store::kSet ? sums[o] : y[o] + row.scale * sums[o];
+  for (int64_t o = 0; o < count; ++o) y[o] = store == Store::kSet ? sums[o] : std::fma(row.scale, sums[o], y[o]);
 }
 
 template <int kBits, int R>
@@ -124,6 +126,66 @@ void multiply_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<
   w.type == WeightType::kQ8 ? walk_avx2<8>(w, begin, end, rows, store) : walk_avx2<4>(w, begin, end, rows, store);
 }
 
+// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate; the zero point comes off
+// afterwards. One body for the two encodings of the instruction (AVX-VNNI; AVX-512 VNNI in 256 bits).
+#define TESSERA_VNNI_WAY(NAME, TARGET, DPBUSD)                                                                         \
+  template <int kBits, int R>                                                                                          \
+  __attribute__((target(TARGET))) void block_row_##NAME(const WeightMatrix& w, int64_t output, int64_t count,          \
+                                                        const ProductRow* rows, Store store) {                         \
+    constexpr int kZeroPoint = kBits == 8 ? 128 : 8;                                                                   \
+    const int64_t across = num_blocks(w.inputs, kBlockInputs);                                                         \
+    const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);                            \
+    const __m256i low = _mm256_set1_epi8(15);                                                                          \
+    __m256 sums[2][R];                                                                                                 \
+    for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();                                         \
+    for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {                                                \
+      for (int half = 0; half < 2; ++half) {                                                                           \
+        const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));   \
+        __m256i weights[8];                                                                                            \
+        for (int c = 0; c < kBits; ++c) {                                                                              \
+          const __m256i bytes =                                                                                        \
+              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + kScaleBytes + 32 * half + 64 * c));          \
+          if constexpr (kBits == 8) {                                                                                  \
+            weights[c] = bytes;                                                                                        \
+          } else {                                                                                                     \
+            weights[2 * c] = _mm256_and_si256(bytes, low);                                                             \
+            weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);                                   \
+          }                                                                                                            \
+        }                                                                                                              \
+        for (int r = 0; r < R; ++r) {                                                                                  \
+          const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;                                       \
+          float scale;                                                                                                 \
+          int32_t sum, inputs[8];                                                                                      \
+          std::memcpy(&scale, group, 4);                                                                               \
+          std::memcpy(&sum, group + 4, 4);                                                                             \
+          std::memcpy(inputs, group + 8, 32);                                                                          \
+          __m256i dots = _mm256_set1_epi32(-kZeroPoint * sum);                                                         \
+          for (int c = 0; c < 8; ++c) dots = DPBUSD(dots, weights[c], _mm256_set1_epi32(inputs[c]));                   \
+          sums[half][r] =                                                                                              \
+              _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(scale)), sums[half][r]);  \
+        }                                                                                                              \
+      }                                                                                                                \
+    }                                                                                                                  \
+    for (int r = 0; r < R; ++r) {                                                                                      \
+      float out[kBlockOutputs];                                                                                        \
+      _mm256_storeu_ps(out, sums[0][r]);                                                                               \
+      _mm256_storeu_ps(out + 8, sums[1][r]);                                                                           \
+      store_outputs(out, output, count, rows[r], store);                                                               \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  template <int kBits>                                                                                                 \
+  void walk_##NAME(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) { \
+    TESSERA_WALK_BLOCKS(block_row_##NAME)                                                                              \
+  }                                                                                                                    \
+  void multiply_##NAME(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,            \
+                       Store store) {                                                                                  \
+    w.type == WeightType::kQ8 ? walk_##NAME<8>(w, begin, end, rows, store)                                             \
+                              : walk_##NAME<4>(w, begin, end, rows, store);                                            \
+  }
+
+TESSERA_VNNI_WAY(avx_vnni, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32)
+TESSERA_VNNI_WAY(avx512_vnni, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", _mm256_dpbusd_epi32)
+
 TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* out) {
   const int64_t whole = inputs / kBlockInputs * kBlockInputs;
   const __m256 magnitude_bits = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
@@ -160,6 +222,9 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
 const std::vector<QuantisedWay>& quantised_ways() {
   static const std::vector<QuantisedWay> ways = [] {
     std::vector<QuantisedWay> found;
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl"))
+      found.push_back({"avx512-vnni", multiply_avx512_vnni});
+    if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_avx_vnni});
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_avx2});
     found.push_back({"scalar", ref::multiply});
     return found;

@@ -1,7 +1,9 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/row_ops.cpp"
-#include "hwy/contrib/math/math-inl.h"
 #include "hwy/foreach_target.h"  // includes this file once for each target
+
+// The order of these two groups matters.
+#include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 
 #include <algorithm>
