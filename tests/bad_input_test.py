@@ -120,8 +120,8 @@ def test_unknown_command(program, tmp_path):
         (TRAIN, ["train", "tiny.json", "--train.steps"], "--train.steps"),
         (TRAIN, ["train", "tiny.json", "again"], "again"),
         (TRAIN, ["eval", "runs/tiny"], "--data"),
-        (TRAIN, ["generate", "runs/tiny", "-n", "many"], "many"),
-        (TRAIN, ["generate", "runs/tiny", "--temperature", "-1"], "-1"),
+        (TESSERA, ["generate", "runs/tiny", "-n", "many"], "many"),
+        (TESSERA, ["generate", "runs/tiny", "--temperature", "-1"], "-1"),
     ],
 )
 def test_wrong_arguments(trained, program, arguments, part):
@@ -255,7 +255,7 @@ def test_broken_shard(copy, damage):
 
 @pytest.mark.parametrize("path", ["missing", "data", "tiny.json", "n" * 400])
 def test_what_is_no_model(trained, path):
-    refused(run(TRAIN, "generate", path, "-p", "a", cwd=trained), path[:50], hint=False)
+    refused(run(TESSERA, "generate", path, "-p", "a", cwd=trained), path[:50], hint=False)
     refused(run(TRAIN, "eval", path, "--data", "documents.jsonl", cwd=trained), path[:50], hint=False)
     refused(run(TESSERA, "inspect", path, cwd=trained), path[:50], hint=False)
 
@@ -266,7 +266,7 @@ def test_broken_model(copy):
     whole, settings = weights.read_bytes(), config.read_text()
 
     def expect(*parts):
-        refused(run(TRAIN, "generate", "model", "-p", "a", "-n", 2, cwd=copy), *parts, hint=False)
+        refused(run(TESSERA, "generate", "model", "-p", "a", "-n", 2, cwd=copy), *parts, hint=False)
 
     weights.write_bytes(whole[:-1])
     expect("model.safetensors")
@@ -282,7 +282,7 @@ def test_broken_model(copy):
 
 def test_generate(trained):
     def generate(*arguments):
-        return run(TRAIN, "generate", "runs/tiny", *arguments, cwd=trained)
+        return run(TESSERA, "generate", "runs/tiny", *arguments, cwd=trained)
 
     refused(generate("-p", document(random.Random(3), 200), "-n", 4), "the prompt has", "64")
     refused(generate("-p", "a", "--domains", "letters,poems"), "poems")

@@ -8,13 +8,21 @@
 namespace tessera {
 
 // tessera: links no LibTorch.
+void add_chat_command(CLI::App& app);
 void add_completion_command(CLI::App& app);
 void add_data_commands(CLI::App& app);
 void add_doctor_command(CLI::App& app);
 void add_estimate_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
 void add_import_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
+void add_perplexity_command(CLI::App& app);
+void add_quantize_command(CLI::App& app);
 void add_tokenize_command(CLI::App& app);
+
+// Both programs: on the engine in tessera, on LibTorch (float64, training's own code) in tessera-train.
+void add_eval_command(CLI::App& app);
+void add_score_command(CLI::App& app);
 
 // tessera-train: links LibTorch.
 void add_bench_train_command(CLI::App& app);
@@ -24,9 +32,6 @@ void add_bench_commands(CLI::App& app);
 void add_demo_command(CLI::App& app);
 void add_distil_command(CLI::App& app);
 void add_embed_command(CLI::App& app);
-void add_eval_command(CLI::App& app);
-void add_generate_command(CLI::App& app);
-void add_score_command(CLI::App& app);
 void add_train_command(CLI::App& app);
 
 // Parses and runs. Exit codes: 0 done, 2 the user's fault (message and hint on standard error), 1 ours, 130 stopped by

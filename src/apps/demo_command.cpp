@@ -17,7 +17,7 @@
 #include "core/tokenizer.h"
 #include "data/evaluate.h"
 #include "data/trigram.h"
-#include "train/generate.h"
+#include "engine/generate.h"
 #include "train/scorer.h"
 #include "train/trainer.h"
 
@@ -112,11 +112,12 @@ int run_demo(const std::string& config_path, bool json) {
     const Evaluation theirs = evaluate_with(trigram, tokenizer, documents, {}, "the trigram on the same text");
     results = {{"config_hash", config_hash(folder.config)}, {"final", to_json(ours)}, {"trigram", to_json(theirs)}};
     results["sample_text"] = Json::array();
+    engine::Engine engine(open_model(run));
     for (const Prompt& prompt : kPrompts) {
-      GenerateOptions options;
+      engine::GenerateOptions options;
       options.max_tokens = 90;
-      options.temperature = 0.7;
-      const Generated generated = generate(model, tokenizer, prompt.text, options);
+      options.sampler.temperature = 0.7;
+      const engine::Generated generated = generate(engine, tokenizer, prompt.text, options);
       results["sample_text"].push_back(
           {{"domain", prompt.domain}, {"text", text_with_route(generated, tokenizer, folder.architecture, false)}});
       report["samples"].push_back(sample_json(generated, tokenizer, prompt.domain));

@@ -1,65 +1,63 @@
+// tessera generate: text from a model, the route beside it.
 #include <unistd.h>
 
 #include <iostream>
 
 #include "apps/commands.h"
+#include "apps/engine_arguments.h"
 #include "apps/route_text.h"
-#include "base/error.h"
 #include "base/log.h"
-#include "base/threads.h"
-#include "core/route.h"
-#include "train/generate.h"
-#include "train/scorer.h"
+#include "engine/generate.h"
 
 namespace tessera {
 
 void add_generate_command(CLI::App& app) {
   struct Arguments {
-    std::string model, prompt;
-    GenerateOptions options;
-    std::vector<std::string> domains, deny;
-    int threads = 0;
+    EngineArguments engine;
+    std::string prompt;
+    engine::GenerateOptions options;
     bool json = false;
   };
   auto args = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("generate", "Generate text, the route beside it");
-  command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
+  add_engine_options(*command, args->engine);
   command->add_option("-p,--prompt", args->prompt, "the text to go on from; empty: from nothing");
   command->add_option("-n,--tokens", args->options.max_tokens, "at most so many tokens")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  command->add_option("--temperature", args->options.temperature, "0: the most probable token")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  command->add_option("--top-p", args->options.top_p, "nucleus sampling")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  command->add_option("--seed", args->options.seed, "of the sampling")->capture_default_str();
-  command->add_option("--domains", args->domains, "only these domains may be active, for example code,mathematics")
-      ->delimiter(',');
-  command->add_option("--deny", args->deny, "domains that must not be active: their components are never read")
-      ->delimiter(',');
-  command->add_option("--threads", args->threads, "0: all CPUs");
+  add_sampler_options(*command, args->options.sampler);
+  command->add_option("--stop", args->options.stop, "the text ends before this; may be given several times");
+  command->add_option("--logprobs", args->options.num_logprobs, "with --json: the N most probable tokens of each place")
+      ->check(CLI::Range(0, 1000));
   command->add_flag("--json", args->json, "last line: one JSON object with the route");
   command->footer("Example: ./tessera generate runs/demo -p 'def area(radius):' -n 60");
   command->callback([args] {
-    at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
-    const ModelFolder folder = open_model(args->model);
-    const Tokenizer tokenizer = load_tokenizer(folder);
-    args->options.allowed_domains =
-        allowed_domains(folder.architecture.hierarchy, args->domains, args->deny, "--domains/--deny");
-    const Model model(folder.architecture, Parameters(folder), at::kFloat);
-    const Generated generated = generate(model, tokenizer, args->prompt, args->options);
-    std::cout << text_with_route(generated, tokenizer, folder.architecture, ::isatty(STDOUT_FILENO) != 0);
-    if (args->json) {
-      const double tokens = static_cast<double>(generated.tokens.size()) - generated.num_prompt_tokens;
-      std::cout << Json{{"text", generated.text},
-                        {"tokens", generated.tokens},
-                        {"decode_tokens_per_s", tokens / generated.seconds},
-                        {"routing", to_json(generated.route)}}
-                       .dump(-1, ' ', false, Json::error_handler_t::replace)
-                << "\n";
+    LoadedEngine loaded = load_engine(args->engine);
+    args->options.stop_tokens = loaded.stop_tokens;
+    const engine::Generated generated = generate(*loaded.engine, loaded.tokenizer, args->prompt, args->options);
+    std::cout << text_with_route(generated, loaded.tokenizer, loaded.engine->architecture(),
+                                 ::isatty(STDOUT_FILENO) != 0);
+    if (!args->json) return;
+    const double num_generated = static_cast<double>(generated.tokens.size()) - generated.num_prompt_tokens;
+    const auto rate = [](double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0.0; };
+    Json json = {{"text", generated.text},
+                 {"tokens", generated.tokens},
+                 {"finish_reason", generated.finish_reason},
+                 {"prefill_tokens_per_s", rate(generated.num_prefilled_tokens, generated.prefill_seconds)},
+                 {"decode_tokens_per_s", rate(num_generated - 1, generated.decode_seconds)},
+                 {"peak_rss_bytes", peak_rss_bytes()},
+                 {"routing", Json::array({to_json(generated.route)})}};
+    if (args->options.num_logprobs > 0) {
+      json["logprobs"] = Json::array();
+      for (size_t i = 0; i < generated.logprobs.size(); ++i) {
+        Json top = Json::array();
+        for (const engine::TokenLogprob& t : generated.top_logprobs[i])
+          top.push_back({{"token", t.token}, {"logprob", t.logprob}});
+        json["logprobs"].push_back(
+            {{"token", generated.logprobs[i].token}, {"logprob", generated.logprobs[i].logprob}, {"top", top}});
+      }
     }
+    std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
   });
 }
 

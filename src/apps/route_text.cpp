@@ -65,7 +65,7 @@ std::string component_name(const Hierarchy& h, int component) {
   return "?";
 }
 
-std::string text_with_route(const Generated& g, const Tokenizer& tokenizer, const Architecture& a, bool colour) {
+std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& a, bool colour) {
   std::string out, line;
   int line_begin = 0;
   auto end_line = [&](int end) {
@@ -93,7 +93,7 @@ std::string text_with_route(const Generated& g, const Tokenizer& tokenizer, cons
   return out;
 }
 
-Json sample_json(const Generated& g, const Tokenizer& tokenizer, const std::string& domain) {
+Json sample_json(const engine::Generated& g, const Tokenizer& tokenizer, const std::string& domain) {
   Json tokens = Json::array();
   for (int32_t token : g.tokens)
     tokens.push_back(token == tokenizer.bos() ? "" : std::string(tokenizer.token_bytes(token)));

@@ -4,19 +4,19 @@
 
 #include "base/json.h"
 #include "core/tokenizer.h"
-#include "train/generate.h"
+#include "engine/generate.h"
 
 namespace tessera {
 
 // Lines of text on the left; on the right the domain that level 1 favours there and the components most used in the
 // line.
-std::string text_with_route(const Generated& generated, const Tokenizer& tokenizer, const Architecture& architecture,
+std::string text_with_route(const engine::Generated& generated, const Tokenizer& tokenizer, const Architecture& architecture,
                             bool colour);
 
 // A component's name: "code.syntax" when the config names it, else "code.3" (its number within its domain).
 std::string component_name(const Hierarchy& hierarchy, int component);
 
 // The report page's form of a sample (report_page.h).
-Json sample_json(const Generated& generated, const Tokenizer& tokenizer, const std::string& domain);
+Json sample_json(const engine::Generated& generated, const Tokenizer& tokenizer, const std::string& domain);
 
 }  // namespace tessera

@@ -7,6 +7,12 @@ int main(int argc, char** argv) {
   tessera::add_estimate_command(app);
   tessera::add_import_command(app);
   tessera::add_inspect_command(app);
+  tessera::add_generate_command(app);
+  tessera::add_chat_command(app);
+  tessera::add_eval_command(app);
+  tessera::add_score_command(app);
+  tessera::add_perplexity_command(app);
+  tessera::add_quantize_command(app);
   tessera::add_tokenize_command(app);
   tessera::add_doctor_command(app);
   tessera::add_completion_command(app);

@@ -5,7 +5,6 @@ int main(int argc, char** argv) {
   CLI::App app("Tessera: mixture-of-hierarchical-components language models", "tessera");
   tessera::add_train_command(app);
   tessera::add_eval_command(app);
-  tessera::add_generate_command(app);
   tessera::add_score_command(app);
   tessera::add_bench_train_command(app);
   tessera::add_distil_command(app);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/block_layout.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "core/config.h"
@@ -11,6 +12,16 @@
 
 namespace tessera {
 namespace fs = std::filesystem;
+
+namespace {
+
+bool is_quantised(const TensorInfo& tensor, const TensorSpec& spec) {
+  if (tensor.dtype != "U8" || tensor.shape.size() != 1 || spec.shape.size() != 2) return false;
+  return tensor.shape[0] == quantised_bytes(spec.shape[0], spec.shape[1], 8) ||
+         tensor.shape[0] == quantised_bytes(spec.shape[0], spec.shape[1], 4);
+}
+
+}  // namespace
 
 std::vector<fs::path> list_checkpoints(const fs::path& run) {
   std::vector<fs::path> found;
@@ -92,7 +103,7 @@ ModelFolder open_model(const fs::path& given) {
   std::set<std::string> expected;
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const TensorInfo& tensor = model.weights->at(spec.name);
-    if (tensor.shape != spec.shape) {
+    if (tensor.shape != spec.shape && !is_quantised(tensor, spec)) {
       throw Error(ErrorCode::kData,
                   fmt::format("{}: tensor '{}': expected shape [{}], found [{}]", model.weights->path().string(),
                               spec.name, fmt::join(spec.shape, ", "), fmt::join(tensor.shape, ", ")));

@@ -1,0 +1,83 @@
+#include "apps/engine_arguments.h"
+
+#include <sys/resource.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace tessera {
+namespace {
+
+std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::string>& names) {
+  if (names.empty()) return {};
+  std::vector<std::string> known;
+  for (int d : routed_domains(h)) known.push_back(h.domains[static_cast<size_t>(d)].name);
+  std::vector<uint8_t> allowed(known.size(), 0);
+  for (const std::string& name : names) {
+    const auto it = std::find(known.begin(), known.end(), name);
+    if (it == known.end())
+      throw Error(ErrorCode::kUsage, "--domains: the model has no domain \"" + name + "\"",
+                  known.empty() ? "it is a dense model" : fmt::format("it has {}", fmt::join(known, ", ")));
+    allowed[static_cast<size_t>(it - known.begin())] = 1;
+  }
+  return allowed;
+}
+
+}  // namespace
+
+void add_engine_options(CLI::App& command, EngineArguments& args) {
+  command.add_option("MODEL_OR_RUN", args.model, "a model folder or a run")->required();
+  command.add_option("--domains", args.domains, "only these domains may be active, for example code,mathematics")
+      ->delimiter(',');
+  command.add_option("--threads", args.threads, "0: all CPUs")->check(CLI::Range(0, 1024));
+  command.add_option("--cache", args.cache, "keys and values in f32, f16 or i8")
+      ->check(CLI::IsMember({"f32", "f16", "i8"}))
+      ->capture_default_str();
+}
+
+void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler) {
+  command.add_option("--temperature", sampler.temperature, "0: the most probable token")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command.add_option("--top-k", sampler.top_k, "only the K most probable tokens; 0: all")
+      ->check(CLI::Range(0, 1 << 24))
+      ->capture_default_str();
+  command.add_option("--top-p", sampler.top_p, "nucleus sampling")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command.add_option("--min-p", sampler.min_p, "at least so many times the best token's probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command.add_option("--repetition-penalty", sampler.repetition_penalty, "of tokens that the text has; 1: none")
+      ->check(CLI::Range(0.01, 100.0))
+      ->capture_default_str();
+  command.add_option("--seed", sampler.seed, "of the sampling")->capture_default_str();
+}
+
+LoadedEngine load_engine(const EngineArguments& args) {
+  ModelFolder folder = open_model(args.model);
+  Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+  if (tokenizer.vocab_size() > folder.architecture.trunk.vocab_size) {
+    throw Error(ErrorCode::kData,
+                fmt::format("{}: its {} tokens are more than the model's vocabulary of {}", folder.tokenizer().string(),
+                            tokenizer.vocab_size(), folder.architecture.trunk.vocab_size),
+                "take the tokenizer that the model was trained with");
+  }
+  engine::EngineOptions options;
+  options.num_threads = args.threads;
+  options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args.domains);
+  options.kv_type = args.cache == "f32" ? KvType::kF32 : args.cache == "f16" ? KvType::kF16 : KvType::kI8;
+  std::vector<int32_t> stop_tokens;
+  if (folder.config.contains("eos_tokens") && folder.config["eos_tokens"].is_array()) {
+    for (const Json& token : folder.config["eos_tokens"]) {
+      if (token.is_number_integer()) stop_tokens.push_back(token.get<int32_t>());
+    }
+  }
+  return {std::make_unique<engine::Engine>(std::move(folder), std::move(options)), std::move(tokenizer),
+          std::move(stop_tokens)};
+}
+
+int64_t peak_rss_bytes() {
+  struct rusage usage;
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<int64_t>(usage.ru_maxrss) * 1024 : 0;
+}
+
+}  // namespace tessera

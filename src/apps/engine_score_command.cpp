@@ -1,0 +1,191 @@
+// tessera eval, score and perplexity: what the engine's model thinks of given text.
+#include <cmath>
+#include <iostream>
+
+#include "apps/commands.h"
+#include "apps/engine_arguments.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "core/safetensors.h"
+#include "data/evaluate.h"
+#include "engine/scorer.h"
+
+namespace tessera {
+namespace {
+
+// A line of `score`: tokens, or {"tokens", "route"} to replay a route.
+struct ScoreLine {
+  std::vector<int32_t> tokens;
+  std::optional<Route> route;
+};
+
+ScoreLine parse_score_line(const std::string& line, const std::string& where, const Architecture& a) {
+  const Json json = parse_json(line, where);
+  const Json& list = json.is_object() && json.contains("tokens") ? json["tokens"] : json;
+  ScoreLine parsed;
+  if (!list.is_array() || list.empty() || !std::all_of(list.begin(), list.end(), [](const Json& t) {
+        return t.is_number_integer() && t.get<int64_t>() >= 0 && t.get<int64_t>() <= INT32_MAX;
+      })) {
+    throw Error(ErrorCode::kData, where + ": expected an array of token ids");
+  }
+  parsed.tokens = list.get<std::vector<int32_t>>();
+  if (json.is_object() && json.contains("route")) {
+    parsed.route = route_from_json(json["route"], a);
+    if (parsed.route->num_tokens != static_cast<int>(parsed.tokens.size()))
+      throw Error(ErrorCode::kData, where + ": the route is of another number of tokens");
+  }
+  return parsed;
+}
+
+void run_score(const EngineArguments& args, const std::string& out) {
+  ModelFolder folder = open_model(args.model);
+  engine::EngineOptions options;
+  options.num_threads = args.threads;
+  engine::Engine engine(std::move(folder), options);
+  const int64_t vocab = engine.vocab_size();
+  std::vector<std::vector<float>> logits;
+  int64_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    const ScoreLine given =
+        parse_score_line(line, "standard input, line " + std::to_string(++number), engine.architecture());
+    engine::Sequence sequence = engine.new_sequence(true);
+    if (given.route) sequence.replay = &*given.route;
+    const engine::Segment segment = {&sequence, given.tokens, engine::Outputs::kAll};
+    const std::span<const float> hidden = engine.forward({&segment, 1});
+    logits.emplace_back(given.tokens.size() * static_cast<size_t>(vocab));
+    engine.logits(hidden, logits.back().data());
+    std::cout << Json{{"tokens", given.tokens.size()}, {"route", to_json(sequence.route)}}.dump() << "\n";
+    if (out.empty()) logits.pop_back();
+  }
+  if (out.empty()) return;
+  std::vector<TensorToWrite> tensors;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    tensors.push_back({"text." + std::to_string(i),
+                       "F32",
+                       {static_cast<int64_t>(logits[i].size()) / vocab, vocab},
+                       std::as_bytes(std::span(logits[i]))});
+  }
+  write_safetensors(out, tensors, {});
+}
+
+void run_eval(const EngineArguments& args, const std::string& data, int64_t max_bytes, bool json) {
+  LoadedEngine loaded = load_engine(args);
+  std::vector<Document> documents;
+  read_documents(data, [&](Document&& d) { documents.push_back(std::move(d)); });
+  engine::EngineScorer scorer(*loaded.engine);
+  EvaluateOptions options;
+  options.max_bytes_by_domain = max_bytes;
+  options.hierarchy = loaded.engine->architecture().hierarchy;
+  Progress progress("evaluate");
+  options.progress = [&](double done, double total) { progress.update(done, total); };
+  const Evaluation evaluation = evaluate(scorer, loaded.tokenizer, documents, options);
+  progress.finish();
+  const auto row = [](const std::string& name, int64_t count, int64_t bytes, int64_t tokens, double bpb) {
+    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", name, count,
+                             human_bytes(static_cast<double>(bytes)), human_count(static_cast<double>(tokens)), bpb);
+  };
+  std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14}\n", "domain", "documents", "bytes", "tokens", "bits/byte");
+  for (size_t d = 0; d < evaluation.domains.size(); ++d) {
+    const DomainSum& sum = evaluation.domains[d];
+    row(sum.name, sum.documents, sum.bytes, sum.tokens, evaluation.bpb(static_cast<int>(d)));
+  }
+  row("all", static_cast<int64_t>(evaluation.documents.size()), evaluation.bytes(), evaluation.tokens(),
+      evaluation.bpb_all());
+  if (evaluation.route.document_accuracy() >= 0) {  // the documents have labels that the model knows
+    std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents\n",
+                             100 * evaluation.route.chunk_accuracy(), 100 * evaluation.route.document_accuracy());
+  }
+  if (!evaluation.route.empty()) std::cout << fmt::format("dead components: {}\n", evaluation.route.num_dead());
+  if (json) std::cout << to_json(evaluation).dump() << "\n";
+}
+
+void run_perplexity(const EngineArguments& args, const std::string& file, int64_t max_tokens, bool json) {
+  LoadedEngine loaded = load_engine(args);
+  const std::string text = read_file(file);
+  std::vector<int32_t> tokens = loaded.tokenizer.encode(text);
+  if (max_tokens > 0 && tokens.size() > static_cast<size_t>(max_tokens)) tokens.resize(static_cast<size_t>(max_tokens));
+  const int32_t bos = loaded.tokenizer.bos();
+  const size_t bytes = loaded.tokenizer.decode(tokens, true).size();
+  const size_t window = static_cast<size_t>(std::min(loaded.engine->context_length(), 2048)) - (bos >= 0 ? 1 : 0);
+  double nats = 0;
+  int64_t count = 0;
+  Progress progress("perplexity");
+  engine::EngineScorer scorer(*loaded.engine);
+  for (size_t begin = 0; begin < tokens.size(); begin += window) {
+    std::vector<int32_t> piece(tokens.begin() + static_cast<int64_t>(begin),
+                               tokens.begin() + static_cast<int64_t>(std::min(tokens.size(), begin + window)));
+    if (bos >= 0) piece.insert(piece.begin(), bos);
+    if (piece.size() < 2) continue;
+    for (const float log_prob : scorer.score({&piece, 1})[0].log_probs) {
+      nats -= log_prob;
+      ++count;
+    }
+    progress.update(static_cast<double>(begin), static_cast<double>(tokens.size()));
+  }
+  progress.finish();
+  if (count == 0) throw Error(ErrorCode::kData, file + " has too little text");
+  const double perplexity = std::exp(nats / static_cast<double>(count));
+  const double bpb = nats / std::log(2.0) / static_cast<double>(bytes);
+  std::cout << fmt::format("perplexity {:.4f}, {:.4f} bits per byte, {} tokens in windows of {}\n", perplexity, bpb,
+                           count, window);
+  if (json) std::cout << Json{{"perplexity", perplexity}, {"bpb", bpb}, {"tokens", count}}.dump() << "\n";
+}
+
+}  // namespace
+
+void add_score_command(CLI::App& app) {
+  struct Arguments {
+    EngineArguments engine;
+    std::string out;
+  };
+  auto args = std::make_shared<Arguments>();
+  CLI::App* command =
+      app.add_subcommand("score", "Logits and routes of given tokens, for comparison with other programs");
+  command->add_option("MODEL_OR_RUN", args->engine.model, "a model folder or a run")->required();
+  command->add_option("--threads", args->engine.threads, "0: all CPUs");
+  command->add_option("--logits", args->out, "write the logits of every text here (safetensors: text.0 [T, V], ...)");
+  command->footer(
+      "Example: echo '[0, 17, 42]' | ./tessera score runs/demo --logits logits.safetensors\n"
+      "Reads one JSON array of token ids a line, or {\"tokens\", \"route\"} to replay a route; prints one JSON object "
+      "a\n"
+      "line with the route.");
+  command->callback([args] { run_score(args->engine, args->out); });
+}
+
+void add_eval_command(CLI::App& app) {
+  struct Arguments {
+    EngineArguments engine;
+    std::string data;
+    int64_t max_bytes = 0;
+    bool json = false;
+  };
+  auto args = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("eval", "Bits per byte by domain on labelled documents");
+  add_engine_options(*command, args->engine);
+  command->add_option("--data", args->data, "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}")->required();
+  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything");
+  command->add_flag("--json", args->json, "last line: one JSON object");
+  command->footer("Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000");
+  command->callback([args] { run_eval(args->engine, args->data, args->max_bytes, args->json); });
+}
+
+void add_perplexity_command(CLI::App& app) {
+  struct Arguments {
+    EngineArguments engine;
+    std::string file;
+    int64_t max_tokens = 0;
+    bool json = false;
+  };
+  auto args = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("perplexity", "Perplexity and bits per byte of a text file");
+  add_engine_options(*command, args->engine);
+  command->add_option("FILE", args->file, "plain text; windows of the context length (at most 2,048) don't overlap")
+      ->required();
+  command->add_option("--max-tokens", args->max_tokens, "of the file's beginning; 0: all");
+  command->add_flag("--json", args->json, "last line: one JSON object");
+  command->footer("Example: ./tessera perplexity models/smollm2 README.md");
+  command->callback([args] { run_perplexity(args->engine, args->file, args->max_tokens, args->json); });
+}
+
+}  // namespace tessera

@@ -1,0 +1,127 @@
+// tessera quantize: a model's large matrices in 8 or 4 bits.
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "apps/commands.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/threads.h"
+#include "core/config.h"
+#include "core/model_file.h"
+#include "core/tensor_names.h"
+#include "kernels/matvec.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+// 0: stays as it is. Routers stay: they are small, and the choices are then the same. Embedding and head keep 8 bits:
+// as a head it decides the next token by itself.
+int bits_of(const TensorSpec& spec, int bits) {
+  if (spec.shape.size() != 2 || spec.part == Part::kDomainRouter || spec.part == Part::kComponentRouter) return 0;
+  return spec.part == Part::kEmbedding || spec.part == Part::kHead ? 8 : bits;
+}
+
+WeightType weight_type(const std::string& file, const TensorInfo& tensor) {
+  if (tensor.dtype == "F32") return WeightType::kF32;
+  if (tensor.dtype == "BF16") return WeightType::kBF16;
+  if (tensor.dtype == "F16") return WeightType::kF16;
+  throw Error(ErrorCode::kData,
+              file + ": tensor '" + tensor.name + "' is " + tensor.dtype + ", expected F32, BF16 or F16",
+              "quantize the model that this one was made of");
+}
+
+std::vector<std::byte> quantised(const WeightMatrix& w, int bits) {
+  std::vector<std::byte> out(static_cast<size_t>(quantised_bytes(w.outputs, w.inputs, bits)));
+  const int64_t strip_bytes = quantised_bytes(kBlockOutputs, w.inputs, bits);
+  parallel_for(num_blocks(w.outputs, kBlockOutputs), [&](int64_t strip) {
+    const int64_t first = strip * kBlockOutputs, count = std::min<int64_t>(kBlockOutputs, w.outputs - first);
+    std::vector<float> rows(static_cast<size_t>(count * w.inputs));
+    for (int64_t o = 0; o < count; ++o) copy_weight_row(w, first + o, &rows[static_cast<size_t>(o * w.inputs)]);
+    quantise_matrix(rows.data(), count, w.inputs, bits, out.data() + strip * strip_bytes);
+  });
+  return out;
+}
+
+void run_quantize(const std::string& from, const fs::path& out, int bits, bool json) {
+  const ModelFolder model = open_model(from);
+  if (fs::exists(out)) throw Error(ErrorCode::kFile, out.string() + " is there already", "name a new folder");
+  const std::string file = model.weights->path().string();
+  std::vector<TensorToWrite> list;
+  uint64_t before = 0, after = 0;
+  const std::vector<TensorSpec> specs = tensor_specs(model.architecture);
+  for (const TensorSpec& spec : specs) {
+    const TensorInfo& tensor = model.weights->at(spec.name);
+    TensorToWrite entry = {spec.name, tensor.dtype, spec.shape, model.weights->bytes(tensor), spec.page_start};
+    if (const int b = bits_of(spec, bits); b > 0) {
+      weight_type(file, tensor);
+      entry.dtype = "U8";
+      entry.shape = {quantised_bytes(spec.shape[0], spec.shape[1], b)};
+      entry.bytes = {static_cast<const std::byte*>(nullptr), static_cast<size_t>(entry.shape[0])};
+    }
+    before += tensor.end - tensor.begin;
+    after += static_cast<uint64_t>(entry.bytes.size());
+    list.push_back(std::move(entry));
+  }
+  Json config = model.config;
+  config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
+  const fs::path beside = out.string() + ".writing";
+  fs::remove_all(beside);
+  fs::create_directories(beside);
+  try {
+    SafetensorsWriter writer(beside / "model.safetensors", list,
+                             {{"format", "pt"}, {kConfigHashKey, config_hash(config)}});
+    Progress progress("quantize");
+    for (size_t i = 0; i < specs.size(); ++i) {
+      const TensorInfo& tensor = model.weights->at(specs[i].name);
+      if (const int b = bits_of(specs[i], bits); b > 0) {
+        writer.write(quantised(
+            {model.weights->bytes(tensor).data(), weight_type(file, tensor), specs[i].shape[0], specs[i].shape[1]}, b));
+      } else if (!list[i].bytes.empty()) {
+        writer.write(list[i].bytes);
+      }
+      progress.update(static_cast<double>(i + 1), static_cast<double>(specs.size()));
+    }
+    writer.close();
+    progress.finish();
+    model.weights->file().check_intact();
+    write_json_file(beside / "config.json", config);
+    for (const char* name : {"tokenizer.json", "chat_template.jinja"}) {
+      if (fs::exists(model.path / name)) fs::copy_file(model.path / name, beside / name);
+    }
+    publish_folder(beside, out);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(beside, ignored);
+    throw;
+  }
+  std::cout << fmt::format("{}: {} -> {} ({} bits)\n", out.string(), human_bytes(static_cast<double>(before)),
+                           human_bytes(static_cast<double>(after)), bits);
+  if (json)
+    std::cout << Json{{"path", out.string()}, {"bytes_before", before}, {"bytes", after}, {"bits", bits}}.dump()
+              << "\n";
+}
+
+}  // namespace
+
+void add_quantize_command(CLI::App& app) {
+  struct Arguments {
+    std::string model, out;
+    int bits = 8;
+    bool json = false;
+  };
+  auto args = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("quantize", "A model's matrices in 8 or 4 bits");
+  command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
+  command->add_option("OUT", args->out, "the model folder to write; it must not be there yet")->required();
+  command->add_option("--bits", args->bits, "8 or 4")->check(CLI::IsMember({8, 4}))->capture_default_str();
+  command->add_flag("--json", args->json, "last line: one JSON object");
+  command->footer("Example: ./tessera quantize runs/demo models/demo-8 --bits 8");
+  command->callback([args] { run_quantize(args->model, args->out, args->bits, args->json); });
+}
+
+}  // namespace tessera

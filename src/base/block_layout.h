@@ -1,0 +1,26 @@
+// How a quantised matrix W [outputs, inputs] lies in a model file, and in memory: the kernels read these very bytes.
+//
+// W is cut into blocks of 16 outputs x 32 inputs, padded with zero weights at its lower and right edge; blocks follow
+// each other along the inputs first: block (o / 16, i / 32). Of each block:
+//   16 scales, f16: one an output (a group is one output's 32 inputs; weight = scale * (stored - zero point))
+//   8 bits: 8 cells of 16 outputs x 4 inputs, one byte a weight, zero point 128, stored 1..255
+//   4 bits: 4 cells of 16 outputs x 4 inputs, one byte for two weights, zero point 8, stored 0..15: the low nibble of
+//           cell c is input 8 c + i, the high nibble input 8 c + 4 + i
+// A cell is 64 bytes: one AVX-512 register, two AVX2 ones, one row of an AMX tile. Its order (4 inputs of output 0, 4
+// of output 1, ...) is the operand of vpdpbusd and maddubs: the other operand is 4 inputs of the activations,
+// broadcast.
+#pragma once
+#include <cstdint>
+
+namespace tessera {
+
+inline constexpr int kBlockOutputs = 16, kBlockInputs = 32;
+
+inline constexpr int64_t num_blocks(int64_t size, int64_t block) { return (size + block - 1) / block; }
+inline constexpr int64_t block_bytes(int bits) { return kBlockOutputs * (2 + kBlockInputs * bits / 8); }
+// Bytes of a quantised matrix; bits: 8 or 4. The product of the sizes is below 2^60.
+inline constexpr int64_t quantised_bytes(int64_t outputs, int64_t inputs, int bits) {
+  return num_blocks(outputs, kBlockOutputs) * num_blocks(inputs, kBlockInputs) * block_bytes(bits);
+}
+
+}  // namespace tessera

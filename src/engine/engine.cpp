@@ -1,0 +1,154 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace tessera::engine {
+
+Engine::Engine(ModelFolder model, EngineOptions options)
+    : model_(std::move(model)),
+      options_(std::move(options)),
+      weights_(load_weights(model_)),
+      pool_(options_.num_threads),
+      transformer_(pool_),
+      routers_(model_.architecture, weights_, options_.allowed_domains, options_.kv_type, transformer_),
+      component_layer_(model_.architecture.hierarchy, transformer_),
+      rotary_(model_.architecture.trunk.rope_theta, head_dim(model_.architecture.trunk)) {}
+
+Sequence Engine::new_sequence(bool records_route) const {
+  const Trunk& t = model_.architecture.trunk;
+  Sequence sequence;
+  sequence.trunk = KvCache(options_.kv_type, t.num_layers, t.num_kv_heads, head_dim(t));
+  sequence.records_route = records_route;
+  if (num_component_layers(model_.architecture) > 0) routers_.prepare(sequence);
+  return sequence;
+}
+
+int64_t Engine::reusable_prefix(int64_t most) const {
+  if (num_component_layers(model_.architecture) == 0) return most;
+  const int chunk_tokens = model_.architecture.domain_router.chunk_tokens;
+  while (most > 0 &&
+         chunk_of(static_cast<int>(most), chunk_tokens) == chunk_of(static_cast<int>(most) - 1, chunk_tokens))
+    --most;
+  return most;
+}
+
+Sequence Engine::prefix_of(const Sequence& from, int64_t num_tokens) const {
+  TESSERA_CHECK(num_tokens <= from.length() && reusable_prefix(num_tokens) == num_tokens, "no reusable prefix");
+  Sequence sequence = new_sequence(from.records_route);
+  sequence.tokens.assign(from.tokens.begin(), from.tokens.begin() + num_tokens);
+  sequence.trunk = from.trunk.prefix(num_tokens);
+  if (num_component_layers(model_.architecture) == 0) return sequence;
+  sequence.encoder = from.encoder.prefix(model_.architecture.domain_router.kind == "encoder" ? num_tokens : 0);
+  sequence.planner = from.planner.prefix(model_.architecture.component_router.kind == "planner" ? num_tokens : 0);
+  Route& route = sequence.route;
+  const size_t m = static_cast<size_t>(route.num_domains);
+  size_t chunks = 0;
+  while (chunks < from.route.chunk_starts_C.size() && from.route.chunk_starts_C[chunks] < num_tokens) ++chunks;
+  route.chunk_starts_C.assign(from.route.chunk_starts_C.begin(),
+                              from.route.chunk_starts_C.begin() + static_cast<int64_t>(chunks));
+  route.pi_CM.assign(from.route.pi_CM.begin(), from.route.pi_CM.begin() + static_cast<int64_t>(chunks * m));
+  route.active_CM.assign(from.route.active_CM.begin(), from.route.active_CM.begin() + static_cast<int64_t>(chunks * m));
+  if (from.records_route) {
+    const int64_t choices = num_tokens * route.num_layers * route.num_active;
+    route.components_TLK.assign(from.route.components_TLK.begin(), from.route.components_TLK.begin() + choices);
+    route.weights_TLK.assign(from.route.weights_TLK.begin(), from.route.weights_TLK.begin() + choices);
+  }
+  if (model_.architecture.domain_router.kind == "encoder" && num_tokens > 0) {
+    // What was decided at the end of the last chunk taken over: in force in the chunk after it, or still waiting.
+    if (chunks < from.route.chunk_starts_C.size()) {
+      sequence.next_pi_M.assign(&from.route.pi_CM[chunks * m], &from.route.pi_CM[chunks * m] + m);
+    } else {
+      sequence.next_pi_M = from.next_pi_M;
+    }
+  }
+  return sequence;
+}
+
+std::span<const float> Engine::forward(std::span<const Segment> segments) {
+  const Architecture& a = model_.architecture;
+  const Trunk& t = a.trunk;
+  const int64_t width = t.width;
+  const float eps = static_cast<float>(t.norm_eps);
+  const bool has_routes = num_component_layers(a) > 0;
+  std::vector<TokenRow> rows;
+  std::vector<RowPlace> places;
+  std::vector<int64_t> wanted;
+  for (const Segment& segment : segments) {
+    Sequence& sequence = *segment.sequence;
+    const int64_t begin = sequence.length(), end = begin + static_cast<int64_t>(segment.tokens.size());
+    if (end > t.context_length) {
+      throw Error(ErrorCode::kData,
+                  fmt::format("a text of {} tokens is longer than the model's context of {}", end, t.context_length),
+                  "shorten the text");
+    }
+    for (int32_t token : segment.tokens) {
+      if (token >= 0 && token < t.vocab_size) continue;
+      throw Error(ErrorCode::kData, fmt::format("token {} is not in the model's vocabulary of {}", token, t.vocab_size),
+                  "the tokenizer is not the one that the model was trained with");
+    }
+  }
+  for (const Segment& segment : segments) {
+    Sequence& sequence = *segment.sequence;
+    const int64_t begin = sequence.length();
+    sequence.tokens.insert(sequence.tokens.end(), segment.tokens.begin(), segment.tokens.end());
+    sequence.route.num_tokens = static_cast<int>(sequence.length());
+    sequence.trunk.reserve(sequence.length());
+    rotary_.reserve(sequence.length());
+    if (has_routes) routers_.decide_domains(sequence, begin);
+    for (int64_t p = begin; p < sequence.length(); ++p) {
+      if (segment.outputs == Outputs::kAll || (segment.outputs == Outputs::kLast && p + 1 == sequence.length()))
+        wanted.push_back(static_cast<int64_t>(rows.size()));
+      rows.push_back({&sequence, p});
+      places.push_back({&sequence.trunk, p, 0, p + 1});
+    }
+  }
+  if (rows.empty()) return {};
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  if (x_.size() < static_cast<size_t>(num_rows * width)) x_.resize(static_cast<size_t>(num_rows * width));
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const TokenRow& row = rows[static_cast<size_t>(r)];
+    copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)],
+                    &x_[static_cast<size_t>(r * width)]);
+  }
+  if (has_routes) routers_.plan(rows, x_.data());
+
+  for (int layer = 0; layer < t.num_layers; ++layer) {
+    const BlockWeights& block = weights_.blocks[static_cast<size_t>(layer)];
+    transformer_.attention(block, layer, t.num_heads, eps, rotary_, places, x_.data());
+    if (!has_components(a, layer)) {
+      transformer_.feed_forward(block, eps, num_rows, x_.data());
+      continue;
+    }
+    const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
+    const bool quantise = components.components[0].down.is_quantised();
+    transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, quantise, normed_);
+    const LayerChoice choice = routers_.choose(layer, normed_);
+    component_layer_.add(components, choice, normed_, x_.data(), width);
+  }
+
+  hidden_.resize(std::max(hidden_.size(), wanted.size() * static_cast<size_t>(width)));
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    float* out = &hidden_[i * static_cast<size_t>(width)];
+    rms_norm_row(&x_[static_cast<size_t>(wanted[i] * width)], weights_.final_norm.data(), width, eps, out);
+    if (!std::all_of(out, out + width, [](float v) { return std::isfinite(v); })) {
+      throw Error(ErrorCode::kData, model_.path.string() + ": the model's output is not finite",
+                  "its weights hold values that are not finite or far too large");
+    }
+  }
+  return {hidden_.data(), wanted.size() * static_cast<size_t>(width)};
+}
+
+void Engine::logits(std::span<const float> hidden_RD, float* out_RV) {
+  const int64_t width = model_.architecture.trunk.width, rows = static_cast<int64_t>(hidden_RD.size()) / width;
+  head_input_.resize(rows, width);
+  std::copy(hidden_RD.begin(), hidden_RD.end(), head_input_.values.begin());
+  if (weights_.head.is_quantised())
+    pool_.run(rows, [&](int64_t r, int) { quantise_row(head_input_.row(r), width, head_input_.quantised_row(r)); });
+  transformer_.project(weights_.head, head_input_, out_RV, vocab_size(), Store::kSet);
+}
+
+}  // namespace tessera::engine

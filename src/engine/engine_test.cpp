@@ -1,0 +1,171 @@
+// Prefill, decode, chunks, batches, threads and taken-over beginnings give the same bits; bad models and texts are
+// refused.
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "engine/random_model.h"
+#include "engine/scorer.h"
+
+namespace tessera::engine {
+namespace {
+
+struct Kind {
+  const char* name;
+  Architecture architecture;
+};
+
+std::vector<Kind> kinds() {
+  std::vector<Kind> all = {{"hierarchy", tiny_architecture()}};
+  Architecture dense = tiny_architecture();
+  dense.hierarchy = {};
+  dense.domain_router.kind = "none";
+  dense.trunk.tied_embeddings = false;
+  all.push_back({"dense", dense});
+  Architecture flat = tiny_architecture();
+  flat.hierarchy = {};
+  flat.hierarchy.domains = {{"all", 6, false, {}}};
+  flat.hierarchy.num_active = 1;
+  flat.hierarchy.unique_width = 17;
+  flat.domain_router.kind = "none";
+  flat.component_router.kind = "gate";
+  all.push_back({"flat", flat});
+  Architecture always = tiny_architecture();
+  always.hierarchy.always_on_width = 9;
+  always.hierarchy.num_active = 3;
+  always.component_router.prior_weight = 0.5;
+  always.domain_router.chunk_tokens = 32;
+  always.domain_router.window_tokens = 40;
+  all.push_back({"always-on", always});
+  return all;
+}
+
+// Hidden rows of a text run in pieces of the given sizes (the last repeats), and its route.
+struct TextRun {
+  std::vector<float> hidden;
+  Json route;
+};
+TextRun run(Engine& engine, const std::vector<int32_t>& tokens, size_t piece) {
+  Sequence sequence = engine.new_sequence(true);
+  TextRun out;
+  for (size_t begin = 0; begin < tokens.size(); begin += piece) {
+    const std::span<const int32_t> part = std::span(tokens).subspan(begin, std::min(piece, tokens.size() - begin));
+    const Segment segment = {&sequence, part, Outputs::kAll};
+    const std::span<const float> hidden = engine.forward({&segment, 1});
+    out.hidden.insert(out.hidden.end(), hidden.begin(), hidden.end());
+  }
+  out.route = to_json(sequence.route);
+  return out;
+}
+
+TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
+  for (const Kind& kind : kinds()) {
+    SCOPED_TRACE(kind.name);
+    const auto folder = write_random_model(kind.architecture, kind.name);
+    const std::vector<int32_t> tokens = random_tokens(170, 60, 1), other = random_tokens(140, 60, 2);
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+      Engine one(open_model(folder), {1, {}, kv}), two(open_model(folder), {2, {}, kv});
+      const TextRun whole = run(one, tokens, 1000), other_whole = run(one, other, 1000);
+      for (const auto& [engine, piece] :
+           {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}), std::pair(&two, size_t{50})}) {
+        const TextRun pieces = run(*engine, tokens, piece);
+        ASSERT_EQ(pieces.hidden, whole.hidden) << "pieces of " << piece;
+        ASSERT_EQ(pieces.route, whole.route);
+      }
+      // Beside another text that is at another place.
+      Sequence a = two.new_sequence(true), b = two.new_sequence(true);
+      const Segment head = {&b, std::span(other).first(30), Outputs::kNone};
+      two.forward({&head, 1});
+      const Segment both[] = {{&b, std::span(other).subspan(30), Outputs::kLast}, {&a, tokens, Outputs::kAll}};
+      const std::span<const float> hidden = two.forward(both);
+      const size_t width = 32;
+      EXPECT_TRUE(std::equal(hidden.begin(), hidden.begin() + width, other_whole.hidden.end() - width));
+      EXPECT_TRUE(std::equal(hidden.begin() + width, hidden.end(), whole.hidden.begin()));
+      EXPECT_EQ(to_json(a.route), whole.route);
+    }
+  }
+}
+
+TEST(Engine, RoutesUseSeveralComponentsAndDomains) {  // or the test above would see little
+  Engine engine(open_model(write_random_model(tiny_architecture(), "hierarchy")), {1});
+  const std::vector<int32_t> tokens = random_tokens(250, 60, 1);
+  Sequence sequence = engine.new_sequence(true);
+  const Segment segment = {&sequence, tokens, Outputs::kLast};
+  engine.forward({&segment, 1});
+  const std::set<int32_t> used(sequence.route.components_TLK.begin(), sequence.route.components_TLK.end());
+  EXPECT_GT(used.size(), 6u);
+  EXPECT_EQ(sequence.route.chunk_starts_C, (std::vector<int32_t>{0, 16, 64, 128, 192}));
+  const auto& active = sequence.route.active_CM;
+  EXPECT_EQ(std::accumulate(active.begin(), active.begin() + 3, 0), 3);
+  EXPECT_LT(std::accumulate(active.begin() + 3, active.end(), 0), 12);
+}
+
+TEST(Engine, ABeginningThatIsTakenOverGivesTheSameBits) {
+  for (const Kind& kind : kinds()) {
+    SCOPED_TRACE(kind.name);
+    Engine engine(open_model(write_random_model(kind.architecture, kind.name)), {1});
+    const std::vector<int32_t> tokens = random_tokens(200, 60, 3);
+    const TextRun whole = run(engine, tokens, 1000);
+    for (const int64_t most : {1, 20, 64, 100, 199}) {
+      Sequence first = engine.new_sequence(true);
+      const Segment part = {&first, std::span(tokens).first(150), Outputs::kNone};
+      engine.forward({&part, 1});
+      const int64_t reused = engine.reusable_prefix(std::min<int64_t>(most, 150));
+      Sequence second = engine.prefix_of(first, reused);
+      ASSERT_EQ(second.length(), reused);
+      const Segment rest = {&second, std::span(tokens).subspan(static_cast<size_t>(reused)), Outputs::kLast};
+      const std::span<const float> hidden = engine.forward({&rest, 1});
+      EXPECT_TRUE(std::equal(hidden.begin(), hidden.end(), whole.hidden.end() - 32)) << reused;
+      EXPECT_EQ(to_json(second.route), whole.route);
+      // The first one was not harmed.
+      const Segment more = {&first, std::span(tokens).subspan(150), Outputs::kLast};
+      const std::span<const float> own = engine.forward({&more, 1});
+      EXPECT_TRUE(std::equal(own.begin(), own.end(), whole.hidden.end() - 32)) << reused;
+    }
+  }
+}
+
+TEST(Engine, AReplayedRouteGivesTheSameBits) {
+  Engine engine(open_model(write_random_model(tiny_architecture(), "hierarchy")), {1});
+  EngineScorer scorer(engine);
+  const std::vector<int32_t> tokens = random_tokens(100, 60, 4);
+  const std::vector<ScoredText> free = scorer.score({&tokens, 1});
+  const Route route = free[0].route;
+  EXPECT_EQ(scorer.score({&tokens, 1}, {}, {&route, 1})[0].log_probs, free[0].log_probs);
+  Route changed = route;
+  std::fill(changed.components_TLK.begin(), changed.components_TLK.end(), 1);
+  for (size_t i = 0; i < changed.components_TLK.size(); i += 2) changed.components_TLK[i] = 0;
+  EXPECT_NE(scorer.score({&tokens, 1}, {}, {&changed, 1})[0].log_probs, free[0].log_probs);
+}
+
+TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
+  const Architecture a = tiny_architecture();
+  const auto poison = [&](const TensorSpec& spec, std::vector<float>& v) {
+    const bool is_prose =
+        (spec.part == Part::kComponent && spec.index >= 8) || spec.name == "component_router.heads.prose";
+    if (is_prose) std::fill(v.begin(), v.end(), std::numeric_limits<float>::quiet_NaN());
+  };
+  const auto folder = write_random_model(a, "poisoned", poison);
+  const std::vector<int32_t> tokens = random_tokens(100, 60, 5);
+  Engine clean(open_model(write_random_model(a, "hierarchy")), {1, {1, 1, 0}}),
+      poisoned(open_model(folder), {1, {1, 1, 0}});
+  EXPECT_EQ(run(poisoned, tokens, 1000).hidden, run(clean, tokens, 1000).hidden);
+  Engine all(open_model(folder), {1});
+  EXPECT_THROW(run(all, tokens, 1000), Error);  // not finite
+}
+
+TEST(Engine, TextsThatDontFitAreRefused) {
+  Engine engine(open_model(write_random_model(tiny_architecture(), "hierarchy")), {1});
+  EXPECT_THROW(run(engine, {0, 60}, 10), Error);
+  EXPECT_THROW(run(engine, {0, -1}, 10), Error);
+  EXPECT_THROW(run(engine, random_tokens(301, 60, 1), 1000), Error);
+  EXPECT_NO_THROW(run(engine, random_tokens(300, 60, 1), 1000));
+}
+
+}  // namespace
+}  // namespace tessera::engine

@@ -1,0 +1,70 @@
+// A model folder of random weights, for the tests of this folder.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/files.h"
+#include "base/rng.h"
+#include "core/config.h"
+#include "core/model_file.h"
+#include "core/tensor_names.h"
+
+namespace tessera::engine {
+
+inline Architecture tiny_architecture() {
+  Architecture a;
+  a.trunk.vocab_size = 60;
+  a.trunk.width = 32;
+  a.trunk.num_layers = 3;
+  a.trunk.num_heads = 4;
+  a.trunk.num_kv_heads = 2;
+  a.trunk.context_length = 300;
+  a.trunk.num_dense_layers = 1;
+  a.trunk.dense_width = 40;
+  a.hierarchy.domains = {
+      {"general", 4, true, {}}, {"code", 2, false, {}}, {"mathematics", 2, false, {}}, {"prose", 3, false, {}}};
+  a.hierarchy.num_banks = 3;
+  a.hierarchy.base_width = 20;
+  a.hierarchy.unique_width = 24;
+  a.domain_router.kind = "encoder";
+  a.domain_router.width = a.component_router.width = 16;
+  a.domain_router.num_heads = a.component_router.num_heads = 2;
+  a.domain_router.margin = 0.1;
+  return a;
+}
+
+// The weights are large enough that routes differ from token to token; `change` may spoil a tensor.
+inline std::filesystem::path write_random_model(
+    const Architecture& a, const std::string& name,
+    const std::function<void(const TensorSpec&, std::vector<float>&)>& change = {}) {
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("tessera-engine-" + name);
+  std::filesystem::create_directories(folder);
+  std::vector<std::vector<float>> values;
+  std::vector<TensorToWrite> tensors;
+  for (const TensorSpec& spec : tensor_specs(a)) {
+    std::vector<float> v(static_cast<size_t>(num_elements(spec.shape)), 1.0f);
+    Rng rng(11, values.size());
+    if (spec.shape.size() == 2 || spec.buffer) {
+      const double scale = spec.buffer ? 0.1 : 2.0 / std::sqrt(static_cast<double>(spec.shape.back()));
+      for (float& x : v) x = static_cast<float>(scale * rng.normal());
+    }
+    if (change) change(spec, v);
+    values.push_back(std::move(v));
+    tensors.push_back({spec.name, "F32", spec.shape, std::as_bytes(std::span(values.back())), spec.page_start});
+  }
+  write_safetensors(folder / "model.safetensors", tensors, {});
+  write_json_file(folder / "config.json", {{"format", "tessera-1"}, {"model", to_json(a)}});
+  return folder;
+}
+
+inline std::vector<int32_t> random_tokens(int count, int vocab_size, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<int32_t> tokens = {0};
+  while (static_cast<int>(tokens.size()) < count)
+    tokens.push_back(1 + static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab_size) - 1)));
+  return tokens;
+}
+
+}  // namespace tessera::engine

@@ -1,0 +1,268 @@
+#include "engine/routers.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace tessera::engine {
+
+Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed, KvType kv_type,
+                 Transformer& transformer)
+    : architecture_(architecture),
+      weights_(weights),
+      allowed_(std::move(allowed)),
+      kv_type_(kv_type),
+      transformer_(transformer),
+      routed_(routed_domains(architecture.hierarchy)),
+      owner_N_(owner_of_components(architecture.hierarchy)) {
+  const DomainRouter& d = architecture.domain_router;
+  const ComponentRouter& c = architecture.component_router;
+  if (d.kind == "random") {
+    throw Error(ErrorCode::kConfig, "model.domain_router.kind 'random' is for training and evaluation only",
+                "tessera-train eval runs it");
+  }
+  encoder_rotary_ = Rotary(architecture.trunk.rope_theta, d.width / d.num_heads);
+  planner_rotary_ = Rotary(architecture.trunk.rope_theta, c.width / c.num_heads);
+  routed_index_.assign(architecture.hierarchy.domains.size(), -1);
+  for (size_t i = 0; i < routed_.size(); ++i) routed_index_[static_cast<size_t>(routed_[i])] = static_cast<int>(i);
+}
+
+void Routers::prepare(Sequence& sequence) const {
+  const DomainRouter& d = architecture_.domain_router;
+  const ComponentRouter& c = architecture_.component_router;
+  // The routers' caches stay in f32: a choice must not depend on how the trunk's cache is kept.
+  if (d.kind == "encoder") sequence.encoder = KvCache(KvType::kF32, d.num_layers, d.num_heads, d.width / d.num_heads);
+  if (c.kind == "planner") sequence.planner = KvCache(KvType::kF32, c.num_layers, c.num_heads, c.width / c.num_heads);
+  Route& route = sequence.route;
+  route.num_domains = static_cast<int>(routed_.size());
+  route.num_layers = num_component_layers(architecture_);
+  route.num_active = architecture_.hierarchy.num_active;
+}
+
+void Routers::begin_chunk(Sequence& sequence, int64_t position) {
+  Route& route = sequence.route;
+  const size_t m = routed_.size();
+  if (architecture_.domain_router.kind == "oracle" && sequence.label >= 0) {
+    sequence.next_pi_M.assign(m, 0.0f);
+    sequence.next_pi_M[static_cast<size_t>(sequence.label)] = 1.0f;
+  }
+  const bool is_decided = !sequence.next_pi_M.empty();
+  std::vector<uint8_t> previous;  // of the last decision; the chunks of a text are undecided only at its start
+  if (is_decided && sequence.route.chunk_starts_C.size() > 1)
+    previous.assign(route.active_CM.end() - static_cast<int64_t>(m), route.active_CM.end());
+  std::vector<float> pi = sequence.next_pi_M;
+  std::vector<uint8_t> active;
+  if (is_decided) {
+    active = active_domains(pi, previous, allowed_, architecture_.domain_router.margin,
+                            architecture_.domain_router.hysteresis);
+  } else {
+    float num_allowed = 0;
+    for (size_t d = 0; d < m; ++d) num_allowed += allowed_.empty() || allowed_[d];
+    for (size_t d = 0; d < m; ++d) {
+      const bool is_allowed = allowed_.empty() || allowed_[d];
+      pi.push_back(is_allowed ? 1.0f / num_allowed : 0.0f);
+      active.push_back(is_allowed);
+    }
+  }
+  route.chunk_starts_C.push_back(static_cast<int32_t>(position));
+  route.pi_CM.insert(route.pi_CM.end(), pi.begin(), pi.end());
+  route.active_CM.insert(route.active_CM.end(), active.begin(), active.end());
+  sequence.next_pi_M.clear();
+}
+
+void Routers::decide_domains(Sequence& sequence, int64_t begin) {
+  const int chunk_tokens = architecture_.domain_router.chunk_tokens;
+  for (int64_t t = begin; t < sequence.length(); ++t) {
+    const int chunk = chunk_of(static_cast<int>(t), chunk_tokens);
+    if (t == 0 || chunk != chunk_of(static_cast<int>(t - 1), chunk_tokens)) begin_chunk(sequence, t);
+    if (architecture_.domain_router.kind == "encoder" && chunk_of(static_cast<int>(t + 1), chunk_tokens) != chunk)
+      encode_chunk(sequence, sequence.route.chunk_starts_C.back(), t + 1);
+  }
+}
+
+void Routers::encode_chunk(Sequence& sequence, int64_t begin, int64_t end) {
+  const DomainRouter& d = architecture_.domain_router;
+  const RouterWeights& router = weights_.domain_router;
+  const float eps = static_cast<float>(architecture_.trunk.norm_eps);
+  const int64_t rows = end - begin, width = d.width;
+  embedded_.resize(rows, architecture_.trunk.width);
+  std::vector<RowPlace> places;
+  sequence.encoder.reserve(end);
+  encoder_rotary_.reserve(end);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t t = begin + r;
+    copy_weight_row(weights_.embedding, sequence.tokens[static_cast<size_t>(t)], embedded_.row(r));
+    if (router.input.is_quantised())
+      quantise_row(embedded_.row(r), architecture_.trunk.width, embedded_.quantised_row(r));
+    places.push_back({&sequence.encoder, t, std::max<int64_t>(0, t - d.window_tokens + 1), end});
+  }
+  x_.resize(std::max(x_.size(), static_cast<size_t>(rows * width)));
+  transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
+  for (size_t i = 0; i < router.blocks.size(); ++i) {
+    transformer_.attention(router.blocks[i], static_cast<int>(i), d.num_heads, eps, encoder_rotary_, places, x_.data());
+    transformer_.feed_forward(router.blocks[i], eps, rows, x_.data());
+  }
+  std::vector<float> pooled(static_cast<size_t>(width), 0.0f);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i) pooled[static_cast<size_t>(i)] += x_[static_cast<size_t>(r * width + i)];
+  }
+  for (float& value : pooled) value *= 1.0f / static_cast<float>(rows);
+  transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0].is_quantised(), normed_);
+  std::vector<float>& pi = sequence.next_pi_M;
+  pi.resize(routed_.size());
+  transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
+  const float temperature = static_cast<float>(d.temperature), largest = *std::max_element(pi.begin(), pi.end());
+  float total = 0;
+  for (float& value : pi) total += value = std::exp((value - largest) / temperature);
+  for (float& value : pi) value /= total;
+}
+
+void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
+  const ComponentRouter& c = architecture_.component_router;
+  const Hierarchy& h = architecture_.hierarchy;
+  const size_t m = routed_.size(), n = owner_N_.size();
+  rows_.assign(rows.begin(), rows.end());
+  eligible_RN_.assign(rows.size() * n, 1);
+  prior_RN_.clear();
+  std::vector<const uint8_t*> active(rows.size());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const Route& route = rows[r].sequence->route;
+    const auto after = std::upper_bound(route.chunk_starts_C.begin(), route.chunk_starts_C.end(), rows[r].position);
+    const size_t chunk = static_cast<size_t>(after - route.chunk_starts_C.begin()) - 1;
+    active[r] = &route.active_CM[chunk * m];
+    for (size_t i = 0; i < n; ++i) {
+      const int d = routed_index_[static_cast<size_t>(owner_N_[i])];
+      eligible_RN_[r * n + i] = d < 0 || active[r][d];
+      if (c.prior_weight == 0) continue;
+      constexpr float kEpsilon = 0.05f;
+      const float pi =
+          d < 0 ? 1.0f
+                : route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) + kEpsilon / static_cast<float>(m);
+      prior_RN_.push_back(std::log(pi) * static_cast<float>(c.prior_weight));
+    }
+  }
+  planned_RLN_.clear();
+  if (c.kind != "planner") return;
+
+  const RouterWeights& router = weights_.component_router;
+  const float eps = static_cast<float>(architecture_.trunk.norm_eps);
+  const int64_t num_rows = static_cast<int64_t>(rows.size()), width = c.width, embedding = architecture_.trunk.width;
+  embedded_.resize(num_rows, embedding);
+  std::copy_n(embedded_RD, num_rows * embedding, embedded_.values.begin());
+  std::vector<RowPlace> places;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const TokenRow& row = rows[static_cast<size_t>(r)];
+    row.sequence->planner.reserve(row.position + 1);
+    planner_rotary_.reserve(row.position + 1);
+    if (router.input.is_quantised()) quantise_row(embedded_.row(r), embedding, embedded_.quantised_row(r));
+    places.push_back({&row.sequence->planner, row.position, 0, row.position + 1});
+  }
+  x_.resize(std::max(x_.size(), static_cast<size_t>(num_rows * width)));
+  transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
+  for (size_t i = 0; i < router.blocks.size(); ++i) {
+    transformer_.attention(router.blocks[i], static_cast<int>(i), c.num_heads, eps, planner_rotary_, places, x_.data());
+    transformer_.feed_forward(router.blocks[i], eps, num_rows, x_.data());
+  }
+  transformer_.norm(x_.data(), router.norm, num_rows, eps, router.heads[0].is_quantised(), normed_);
+
+  // Only the heads of active domains; a head's outputs are layer-major, ours [row, layer, component].
+  const size_t layers = static_cast<size_t>(num_component_layers(architecture_));
+  planned_RLN_.assign(rows.size() * layers * n, 0.0f);
+  std::vector<Product> products;
+  std::vector<std::vector<float>> out(h.domains.size());
+  std::vector<std::vector<size_t>> rows_of(h.domains.size());
+  for (size_t d = 0; d < h.domains.size(); ++d) {
+    for (size_t r = 0; r < rows.size(); ++r) {
+      if (routed_index_[d] < 0 || active[r][routed_index_[d]]) rows_of[d].push_back(r);
+    }
+    if (rows_of[d].empty()) continue;
+    const size_t outputs = layers * static_cast<size_t>(h.domains[d].num_components);
+    out[d].resize(rows_of[d].size() * outputs);
+    Product product = {router.heads[d], {}};
+    for (size_t i = 0; i < rows_of[d].size(); ++i) {
+      const int64_t r = static_cast<int64_t>(rows_of[d][i]);
+      product.rows.push_back({normed_.row(r), normed_.quantised_row(r), &out[d][i * outputs], 1.0f});
+    }
+    products.push_back(std::move(product));
+  }
+  transformer_.multiply_all(products, Store::kSet);
+  size_t first = 0;  // component of the domain
+  for (size_t d = 0; d < h.domains.size(); ++d) {
+    const size_t count = static_cast<size_t>(h.domains[d].num_components);
+    for (size_t i = 0; i < rows_of[d].size(); ++i) {
+      for (size_t l = 0; l < layers; ++l)
+        std::copy_n(&out[d][(i * layers + l) * count], count, &planned_RLN_[(rows_of[d][i] * layers + l) * n + first]);
+    }
+    first += count;
+  }
+}
+
+LayerChoice Routers::choose(int layer, Activations& x) {
+  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), n = owner_N_.size(), rows = rows_.size();
+  const size_t layers = static_cast<size_t>(num_component_layers(architecture_)),
+               l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
+  const ComponentLayerWeights& weights = weights_.component_layers[static_cast<size_t>(layer)];
+  std::vector<float> gate;
+  if (planned_RLN_.empty()) {
+    gate.resize(rows * n);
+    transformer_.project(weights.router_gate, x, gate.data(), static_cast<int64_t>(n), Store::kSet);
+  }
+  LayerChoice choice;
+  std::vector<float> scores(n);
+  std::vector<int32_t> order;
+  for (size_t r = 0; r < rows; ++r) {
+    Sequence& sequence = *rows_[r].sequence;
+    if (sequence.replay) {
+      const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
+      choice.ids_RK.insert(choice.ids_RK.end(), &sequence.replay->components_TLK[at],
+                           &sequence.replay->components_TLK[at] + k);
+      choice.weights_RK.insert(choice.weights_RK.end(), &sequence.replay->weights_TLK[at],
+                               &sequence.replay->weights_TLK[at] + k);
+    } else {
+      const float* from = gate.empty() ? &planned_RLN_[(r * layers + l) * n] : &gate[r * n];
+      order.clear();
+      for (size_t i = 0; i < n; ++i) {
+        scores[i] = from[i] + (prior_RN_.empty() ? 0.0f : prior_RN_[r * n + i]);
+        if (!eligible_RN_[r * n + i]) continue;
+        if (!std::isfinite(scores[i])) {
+          throw Error(ErrorCode::kData, "the component router's output is not finite",
+                      "the model's weights hold values that are not finite or far too large");
+        }
+        order.push_back(static_cast<int32_t>(i));
+      }
+      const auto bias = [&](int32_t i) { return weights.selection_bias[static_cast<size_t>(i)]; };
+      const auto before = [&](int32_t a, int32_t b) {
+        const float score_a = scores[static_cast<size_t>(a)] + bias(a),
+                    score_b = scores[static_cast<size_t>(b)] + bias(b);
+        return score_a != score_b ? score_a > score_b : a < b;
+      };
+      TESSERA_CHECK(order.size() >= k, "fewer eligible components than active ones");
+      std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(k), order.end(), before);
+      // K = 1: the share of the softmax over all eligible; else the softmax over the chosen.
+      const size_t over = k == 1 ? order.size() : k;
+      float largest = scores[static_cast<size_t>(order[0])], total = 0;
+      for (size_t i = 0; i < over; ++i) largest = std::max(largest, scores[static_cast<size_t>(order[i])]);
+      if (k == 1) std::sort(order.begin() + 1, order.end());  // a fixed order of the sum
+      for (size_t i = 0; i < over; ++i) total += std::exp(scores[static_cast<size_t>(order[i])] - largest);
+      for (size_t i = 0; i < k; ++i) {
+        choice.ids_RK.push_back(order[i]);
+        choice.weights_RK.push_back(std::exp(scores[static_cast<size_t>(order[i])] - largest) / total);
+      }
+    }
+    if (sequence.records_route) {
+      Route& route = sequence.route;
+      const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
+      if (route.components_TLK.size() < at + k) {
+        const size_t size = (static_cast<size_t>(rows_[r].position) + 1) * layers * k;
+        route.components_TLK.resize(size);
+        route.weights_TLK.resize(size);
+      }
+      std::copy_n(choice.ids_RK.end() - static_cast<int64_t>(k), k, &route.components_TLK[at]);
+      std::copy_n(choice.weights_RK.end() - static_cast<int64_t>(k), k, &route.weights_TLK[at]);
+    }
+  }
+  return choice;
+}
+
+}  // namespace tessera::engine

@@ -1,0 +1,54 @@
+// A model folder's tensors as the engine uses them: matrices where they lie in the mapped file, vectors as f32 copies.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "core/model_file.h"
+#include "core/tensor_names.h"
+#include "kernels/matvec.h"
+
+namespace tessera::engine {
+
+// A pre-norm transformer block; in a trunk layer with components the feed-forward matrices are empty.
+struct BlockWeights {
+  std::vector<float> attention_norm, feed_forward_norm;
+  WeightMatrix query, key, value, output;
+  WeightMatrix gate_up, down;
+};
+
+struct BankWeights {
+  WeightMatrix gate, up;
+};
+struct ComponentWeights {
+  WeightMatrix gate, up, down;  // gate and up are empty when the unique width is 0
+};
+struct ComponentLayerWeights {
+  std::vector<BankWeights> banks;            // [G]
+  std::vector<ComponentWeights> components;  // [N]
+  WeightMatrix always_on_gate_up, always_on_down;
+  std::vector<float> selection_bias;  // [N]
+  WeightMatrix router_gate;
+};
+
+struct RouterWeights {
+  WeightMatrix input;
+  std::vector<BlockWeights> blocks;
+  std::vector<float> norm;
+  std::vector<WeightMatrix> heads;  // level 1: one; level 2: one a domain
+};
+
+struct Weights {
+  WeightMatrix embedding, head;
+  std::vector<float> final_norm;
+  std::vector<BlockWeights> blocks;                     // [L]
+  std::vector<ComponentLayerWeights> component_layers;  // [L]; empty ones where the layer is dense
+  RouterWeights domain_router, component_router;
+};
+
+// Throws Error{kData} naming the tensor whose dtype the engine doesn't run. `model` outlives the result.
+Weights load_weights(const ModelFolder& model);
+
+// Rows [begin, begin + count) of a row-major or quantised matrix; quantised: begin is a multiple of 16.
+WeightMatrix matrix_rows(const WeightMatrix& matrix, int64_t begin, int64_t count);
+
+}  // namespace tessera::engine

@@ -1,0 +1,162 @@
+// Scalar twins: the specification of the kernels, one plain loop each.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/float_bits.h"
+#include "kernels/matvec.h"
+#include "kernels/row_ops.h"
+
+namespace tessera::ref {
+namespace {
+
+template <class T>
+T load(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+struct Group {  // of a quantised row
+  float scale;
+  int32_t sum;
+  int8_t values[kBlockInputs];
+};
+static_assert(sizeof(Group) == kQuantisedGroupBytes);
+
+const std::byte* block_at(const WeightMatrix& w, int64_t output, int64_t input, int bits) {
+  const int64_t across = num_blocks(w.inputs, kBlockInputs);
+  return w.data + (output / kBlockOutputs * across + input / kBlockInputs) * block_bytes(bits);
+}
+
+int stored(const std::byte* block, int output, int input, int bits) {
+  const std::byte* cells = block + 2 * kBlockOutputs;
+  if (bits == 8) return static_cast<int>(cells[input / 4 * 64 + output * 4 + input % 4]) - 128;
+  const int byte = static_cast<int>(cells[input / 8 * 64 + output * 4 + input % 4]);
+  return (input % 8 < 4 ? byte & 15 : byte >> 4) - 8;
+}
+
+float dot_quantised(const WeightMatrix& w, int64_t output, const std::byte* x) {
+  const int bits = w.type == WeightType::kQ8 ? 8 : 4, o = static_cast<int>(output % kBlockOutputs);
+  float sum = 0;
+  for (int64_t g = 0; g < num_blocks(w.inputs, kBlockInputs); ++g) {
+    const std::byte* block = block_at(w, output, g * kBlockInputs, bits);
+    const Group group = load<Group>(x + g * kQuantisedGroupBytes);
+    int32_t dot = 0;
+    for (int i = 0; i < kBlockInputs; ++i) dot += stored(block, o, i, bits) * group.values[i];
+    const float scale = float_from_f16(load<uint16_t>(block + 2 * o)) * group.scale;
+    sum = std::fma(static_cast<float>(dot), scale, sum);
+  }
+  return sum;
+}
+
+}  // namespace
+
+float weight(const WeightMatrix& w, int64_t output, int64_t input) {
+  const int64_t index = output * w.inputs + input;
+  switch (w.type) {
+    case WeightType::kF32:
+      return load<float>(w.data + index * 4);
+    case WeightType::kBF16:
+      return float_from_bf16(load<uint16_t>(w.data + index * 2));
+    case WeightType::kF16:
+      return float_from_f16(load<uint16_t>(w.data + index * 2));
+    case WeightType::kQ8:
+    case WeightType::kQ4:
+      break;
+  }
+  const int bits = w.type == WeightType::kQ8 ? 8 : 4, o = static_cast<int>(output % kBlockOutputs);
+  const std::byte* block = block_at(w, output, input, bits);
+  return float_from_f16(load<uint16_t>(block + 2 * o)) *
+         static_cast<float>(stored(block, o, static_cast<int>(input % kBlockInputs), bits));
+}
+
+void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  for (const ProductRow& row : rows) {
+    for (int64_t o = begin; o < end; ++o) {
+      float sum = 0;
+      if (w.is_quantised()) {
+        sum = dot_quantised(w, o, row.quantised);
+      } else {
+        for (int64_t i = 0; i < w.inputs; ++i) sum += row.x[i] * weight(w, o, i);
+      }
+      row.y[o] = store == Store::kSet ? sum : std::fma(row.scale, sum, row.y[o]);
+    }
+  }
+}
+
+void quantise_row(const float* x, int64_t inputs, std::byte* out) {
+  for (int64_t begin = 0; begin < inputs; begin += kBlockInputs, out += kQuantisedGroupBytes) {
+    const int64_t count = std::min<int64_t>(kBlockInputs, inputs - begin);
+    Group group = {};
+    float largest = 0;
+    for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(x[begin + i]));
+    group.scale = largest / 127.0f;
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    for (int64_t i = 0; i < count; ++i) {
+      group.values[i] = static_cast<int8_t>(std::nearbyint(x[begin + i] * inverse));
+      group.sum += group.values[i];
+    }
+    std::memcpy(out, &group, sizeof group);
+  }
+}
+
+void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* y) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+  const float inverse = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inverse * weight[i];
+}
+
+void swiglu_row(const float* gate, const float* up, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+float log_sum_exp_row(const float* x, int64_t n) {
+  const float largest = *std::max_element(x, x + n);
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::exp(static_cast<double>(x[i]) - largest);
+  return static_cast<float>(largest + std::log(sum));
+}
+
+void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+            std::span<const AttentionQuery> rows) {
+  const int64_t padded = padded_head(head_dim), P = kPagePositions;
+  const auto element = [&](const std::byte* at, int64_t i) {
+    return type == KvType::kF32   ? load<float>(at + 4 * i)
+           : type == KvType::kF16 ? float_from_f16(load<uint16_t>(at + 2 * i))
+                                  : static_cast<float>(load<int8_t>(at + i));
+  };
+  const int64_t size = type == KvType::kF32 ? 4 : type == KvType::kF16 ? 2 : 1;
+  for (const AttentionQuery& row : rows) {
+    std::vector<float> share(static_cast<size_t>(row.end));
+    float largest = -INFINITY, total = 0;
+    const auto scale_at = [&](int64_t t, bool of_value) {
+      if (type != KvType::kI8) return 1.0f;
+      return load<float>(pages[static_cast<size_t>(t / P)] + P * (head_dim + padded) +
+                         4 * (t % P + (of_value ? P : 0)));
+    };
+    for (int64_t t = row.first; t < row.end; ++t) {
+      float dot = 0;
+      for (int64_t i = 0; i < head_dim; ++i)
+        dot += row.query[i] * element(pages[static_cast<size_t>(t / P)], i * P + t % P);
+      share[static_cast<size_t>(t)] = dot * scale_at(t, false) / std::sqrt(static_cast<float>(head_dim));
+      largest = std::max(largest, share[static_cast<size_t>(t)]);
+    }
+    for (int64_t t = row.first; t < row.end; ++t) {
+      share[static_cast<size_t>(t)] = std::exp(share[static_cast<size_t>(t)] - largest);
+      total += share[static_cast<size_t>(t)];
+    }
+    for (int64_t i = 0; i < head_dim; ++i) {
+      float sum = 0;
+      for (int64_t t = row.first; t < row.end; ++t) {
+        const std::byte* values = pages[static_cast<size_t>(t / P)] + size * P * head_dim;
+        sum += share[static_cast<size_t>(t)] * scale_at(t, true) * element(values, t % P * padded + i);
+      }
+      row.out[i] = sum / total;
+    }
+  }
+}
+
+}  // namespace tessera::ref

@@ -1,0 +1,226 @@
+// Every way to multiply against the scalar twin, at odd sizes, on every target that this CPU has.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/float_bits.h"
+#include "base/rng.h"
+#include "hwy/targets.h"
+#include "kernels/matvec.h"
+#include "kernels/quant_matvec.h"
+#include "kernels/row_ops.h"
+
+namespace tessera {
+namespace {
+
+constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kBF16, WeightType::kF16, WeightType::kQ8,
+                                 WeightType::kQ4};
+
+std::vector<float> random_values(int64_t n, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& v : values) v = static_cast<float>(rng.normal());
+  return values;
+}
+
+std::vector<std::byte> weights_of(WeightType type, int64_t outputs, int64_t inputs, uint64_t seed) {
+  const std::vector<float> w = random_values(outputs * inputs, seed);
+  std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(type, outputs, inputs)));
+  if (type == WeightType::kQ8 || type == WeightType::kQ4) {
+    quantise_matrix(w.data(), outputs, inputs, type == WeightType::kQ8 ? 8 : 4, bytes.data());
+    return bytes;
+  }
+  for (size_t i = 0; i < w.size(); ++i) {
+    if (type == WeightType::kF32) {
+      std::memcpy(&bytes[4 * i], &w[i], 4);
+    } else {
+      const uint16_t half = type == WeightType::kBF16 ? bf16_from_float(w[i]) : f16_from_float(w[i]);
+      std::memcpy(&bytes[2 * i], &half, 2);
+    }
+  }
+  return bytes;
+}
+
+struct Rows {
+  std::vector<float> x, y;
+  std::vector<std::byte> quantised;
+  std::vector<ProductRow> rows;
+  Rows(int64_t count, int64_t inputs, int64_t outputs, uint64_t seed)
+      : x(random_values(count * inputs, seed)),
+        y(random_values(count * outputs, seed + 1)),
+        quantised(static_cast<size_t>(count * quantised_row_bytes(inputs))) {
+    for (int64_t r = 0; r < count; ++r) {
+      std::byte* q = quantised.data() + r * quantised_row_bytes(inputs);
+      quantise_row(x.data() + r * inputs, inputs, q);
+      rows.push_back({x.data() + r * inputs, q, y.data() + r * outputs, 0.5f + static_cast<float>(r)});
+    }
+  }
+};
+
+// Calls body once for each SIMD target of this CPU that the kernels are compiled for.
+template <class Body>
+void on_every_target(const Body& body) {
+  for (int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    SCOPED_TRACE(hwy::TargetName(target));
+    body();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+TEST(Matvec, EqualsTheScalarTwinAtOddSizes) {
+  on_every_target([] {
+    for (const WeightType type : kTypes) {
+      for (const int64_t outputs : {1, 16, 17, 45}) {
+        for (const int64_t inputs : {1, 31, 32, 77, 160}) {
+          for (const int64_t count : {1, 2, 3, 4, 5, 7}) {
+            const std::vector<std::byte> bytes = weights_of(type, outputs, inputs, 5);
+            const WeightMatrix w = {bytes.data(), type, outputs, inputs};
+            Rows a(count, inputs, outputs, 9), b(count, inputs, outputs, 9);
+            for (const Store store : {Store::kSet, Store::kAdd}) {
+              multiply(w, 0, outputs, a.rows, store);
+              ref::multiply(w, 0, outputs, b.rows, store);
+              for (size_t i = 0; i < a.y.size(); ++i) {
+                if (w.is_quantised()) {
+                  ASSERT_EQ(a.y[i], b.y[i]) << outputs << "x" << inputs << " rows " << count;
+                } else {
+                  ASSERT_NEAR(a.y[i], b.y[i], 1e-3) << outputs << "x" << inputs << " rows " << count;
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST(Matvec, EveryQuantisedWayGivesTheSameBits) {
+  for (const QuantisedWay& way : quantised_ways()) {
+    SCOPED_TRACE(way.name);
+    for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
+      const std::vector<std::byte> bytes = weights_of(type, 50, 100, 3);
+      const WeightMatrix w = {bytes.data(), type, 50, 100};
+      Rows a(6, 100, 50, 4), b(6, 100, 50, 4);
+      way.multiply(w, 16, 50, a.rows, Store::kAdd);
+      ref::multiply(w, 16, 50, b.rows, Store::kAdd);
+      EXPECT_EQ(a.y, b.y);
+    }
+  }
+}
+
+TEST(Matvec, ExtremeQuantisedValuesDontOverflow) {
+  // Every weight and activation at its largest size: where maddubs would saturate.
+  for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
+    std::vector<float> w(16 * 64, -1.0f), x(64, 1.0f), y(16), expected(16);
+    std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(type, 16, 64))),
+        quantised(static_cast<size_t>(quantised_row_bytes(64)));
+    quantise_matrix(w.data(), 16, 64, type == WeightType::kQ8 ? 8 : 4, bytes.data());
+    quantise_row(x.data(), 64, quantised.data());
+    const WeightMatrix matrix = {bytes.data(), type, 16, 64};
+    const ProductRow row = {x.data(), quantised.data(), y.data(), 1.0f};
+    multiply(matrix, 0, 16, {&row, 1}, Store::kSet);
+    for (float value : y) EXPECT_NEAR(value, -64.0f, 0.1f);
+  }
+}
+
+TEST(Matvec, ARowDoesNotDependOnItsNeighboursOrTheRange) {
+  for (const WeightType type : kTypes) {
+    const std::vector<std::byte> bytes = weights_of(type, 48, 77, 1);
+    const WeightMatrix w = {bytes.data(), type, 48, 77};
+    Rows together(7, 77, 48, 2), alone(7, 77, 48, 2);
+    multiply(w, 0, 48, together.rows, Store::kSet);
+    for (const ProductRow& row : alone.rows) {
+      multiply(w, 0, 16, {&row, 1}, Store::kSet);
+      multiply(w, 16, 48, {&row, 1}, Store::kSet);
+    }
+    EXPECT_EQ(together.y, alone.y);
+  }
+}
+
+TEST(Matvec, QuantisedRowsEqualTheTwin) {
+  for (const int64_t inputs : {1, 32, 33, 96, 100}) {
+    const std::vector<float> x = random_values(inputs, 8);
+    std::vector<std::byte> a(static_cast<size_t>(quantised_row_bytes(inputs))), b(a.size());
+    quantise_row(x.data(), inputs, a.data());
+    ref::quantise_row(x.data(), inputs, b.data());
+    EXPECT_EQ(a, b);
+  }
+}
+
+TEST(Matvec, QuantisationIsNear) {
+  const std::vector<float> w = random_values(40 * 70, 6);
+  for (const auto& [type, bits, most] : {std::tuple(WeightType::kQ8, 8, 0.02), std::tuple(WeightType::kQ4, 4, 0.3)}) {
+    std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(type, 40, 70)));
+    quantise_matrix(w.data(), 40, 70, bits, bytes.data());
+    const WeightMatrix matrix = {bytes.data(), type, 40, 70};
+    std::vector<float> row(70);
+    for (int64_t o = 0; o < 40; ++o) {
+      copy_weight_row(matrix, o, row.data());
+      for (int64_t i = 0; i < 70; ++i)
+        EXPECT_NEAR(row[static_cast<size_t>(i)], w[static_cast<size_t>(o * 70 + i)], most);
+    }
+  }
+}
+
+TEST(RowOps, EqualTheirTwins) {
+  on_every_target([] {
+    for (const int64_t n : {1, 8, 13, 64, 100}) {
+      const std::vector<float> a = random_values(n, 1), b = random_values(n, 2);
+      std::vector<float> y(static_cast<size_t>(n)), expected(static_cast<size_t>(n));
+      rms_norm_row(a.data(), b.data(), n, 1e-5f, y.data());
+      ref::rms_norm_row(a.data(), b.data(), n, 1e-5f, expected.data());
+      for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(y[static_cast<size_t>(i)], expected[static_cast<size_t>(i)], 1e-5);
+      swiglu_row(a.data(), b.data(), n, y.data());
+      ref::swiglu_row(a.data(), b.data(), n, expected.data());
+      for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(y[static_cast<size_t>(i)], expected[static_cast<size_t>(i)], 1e-5);
+      ASSERT_NEAR(log_sum_exp_row(a.data(), n), ref::log_sum_exp_row(a.data(), n), 1e-5);
+    }
+  });
+}
+
+TEST(RowOps, AttentionEqualsItsTwin) {
+  on_every_target([] {
+    for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+      for (const int64_t head : {2, 10, 16, 40, 64}) {
+        const int64_t positions = 150;
+        std::vector<std::vector<std::byte>> pages(3);
+        std::vector<const std::byte*> pointers;
+        for (auto& page : pages)
+          page.resize(static_cast<size_t>(kv_page_bytes(type, head))), pointers.push_back(page.data());
+        for (int64_t t = 0; t < positions; ++t) {
+          const std::vector<float> key = random_values(head, 100 + static_cast<uint64_t>(t)),
+                                   value = random_values(head, 999 + static_cast<uint64_t>(t));
+          store_kv(type, pages[static_cast<size_t>(t / kPagePositions)].data(), static_cast<int>(t % kPagePositions),
+                   key.data(), value.data(), head);
+        }
+        const std::vector<float> queries = random_values(6 * head, 7);
+        std::vector<float> out(static_cast<size_t>(6 * head)), expected(out), alone(out);
+        std::vector<AttentionQuery> rows, rows_expected;
+        const int64_t places[6][2] = {{0, 1}, {0, 64}, {0, 65}, {0, 150}, {70, 120}, {100, 150}};
+        for (int64_t r = 0; r < 6; ++r) {
+          const float* q = queries.data() + r * head;
+          rows.push_back({q, out.data() + r * head, places[r][0], places[r][1]});
+          rows_expected.push_back({q, expected.data() + r * head, places[r][0], places[r][1]});
+        }
+        std::vector<float> scratch(static_cast<size_t>(attention_scratch(4, positions, head)));
+        attend(type, pointers, head, rows, scratch.data());
+        ref::attend(type, pointers, head, rows_expected);
+        for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 1e-5) << "head " << head;
+        for (size_t r = 0; r < 6; ++r) {
+          AttentionQuery row = rows[r];
+          row.out = alone.data() + static_cast<int64_t>(r) * head;
+          attend(type, pointers, head, {&row, 1}, scratch.data());
+        }
+        ASSERT_EQ(out, alone);  // bit for bit
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace tessera

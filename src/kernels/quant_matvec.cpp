@@ -1,0 +1,246 @@
+// Quantised products (base/block_layout.h). Of each block and row: the integer dot products of 16 outputs, then
+// sum += dot * (weight scale * activation scale), one fused multiply-add in the order of the groups: the same bits from
+// every way here and from inference_ref.cpp.
+#include "kernels/quant_matvec.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/float_bits.h"
+
+#define TESSERA_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define TESSERA_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
+
+namespace tessera {
+namespace {
+
+constexpr int64_t kScaleBytes = 2 * kBlockOutputs;
+
+// One group of one row: 8 outputs (half a block) x 32 inputs, for R rows. `cells`: the half's first byte of cell 0.
+// 8 bits: |w| and the sign moved to the activation, since unsigned 255 x signed 127 would saturate in maddubs.
+template <int R>
+TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const* groups, __m256i* dots) {
+  const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
+  for (int r = 0; r < R; ++r) dots[r] = _mm256_setzero_si256();
+  for (int c = 0; c < 8; ++c) {
+    const __m256i w =
+        _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(cells + 64 * c)), zero_point);
+    const __m256i magnitude = _mm256_abs_epi8(w);
+    for (int r = 0; r < R; ++r) {
+      int32_t four;
+      std::memcpy(&four, groups[r] + 8 + 4 * c, 4);
+      const __m256i x = _mm256_sign_epi8(_mm256_set1_epi32(four), w);
+      dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, x), ones));
+    }
+  }
+}
+
+// 4 bits: stored 0..15 x activations; eight pairs stay below 8 * 2 * 15 * 127 = 30,480, so they add up in 16 bits. The
+// zero point comes off as 8 * (sum of the activations).
+template <int R>
+TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const* groups, __m256i* dots) {
+  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  __m256i sums[R];
+  for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_si256();
+  for (int c = 0; c < 4; ++c) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(cells + 64 * c));
+    const __m256i w0 = _mm256_and_si256(bytes, low), w1 = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+    for (int r = 0; r < R; ++r) {
+      int32_t four[2];
+      std::memcpy(four, groups[r] + 8 + 8 * c, 8);
+      sums[r] = _mm256_add_epi16(sums[r], _mm256_maddubs_epi16(w0, _mm256_set1_epi32(four[0])));
+      sums[r] = _mm256_add_epi16(sums[r], _mm256_maddubs_epi16(w1, _mm256_set1_epi32(four[1])));
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    int32_t sum;
+    std::memcpy(&sum, groups[r] + 4, 4);
+    dots[r] = _mm256_sub_epi32(_mm256_madd_epi16(sums[r], ones), _mm256_set1_epi32(8 * sum));
+  }
+}
+
+// Fused like the sums, so that every way and the twin round alike.
+TESSERA_AVX2_INLINE void store_outputs(const float* sums, int64_t output, int64_t count, const ProductRow& row,
+                                       Store store) {
+  float* y = row.y + output;
+  for (int64_t o = 0; o < count; ++o) y[o] = store == Store::kSet ? sums[o] : std::fma(row.scale, sums[o], y[o]);
+}
+
+template <int kBits, int R>
+TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t count, const ProductRow* rows,
+                                 Store store) {
+  const int64_t across = num_blocks(w.inputs, kBlockInputs);
+  const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
+  __m256 sums[2][R];
+  const std::byte* groups[R];
+  for (int r = 0; r < R; ++r) {
+    sums[0][r] = sums[1][r] = _mm256_setzero_ps();
+    groups[r] = rows[r].quantised;
+  }
+  for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
+    for (int half = 0; half < 2; ++half) {
+      __m256i dots[R];
+      if constexpr (kBits == 8) {
+        dots_q8<R>(block + kScaleBytes + 32 * half, groups, dots);
+      } else {
+        dots_q4<R>(block + kScaleBytes + 32 * half, groups, dots);
+      }
+      const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
+      for (int r = 0; r < R; ++r) {
+        float scale;
+        std::memcpy(&scale, groups[r], 4);
+        sums[half][r] =
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), _mm256_mul_ps(scales, _mm256_set1_ps(scale)), sums[half][r]);
+      }
+    }
+    for (int r = 0; r < R; ++r) groups[r] += kQuantisedGroupBytes;
+  }
+  for (int r = 0; r < R; ++r) {
+    float out[kBlockOutputs];
+    _mm256_storeu_ps(out, sums[0][r]);
+    _mm256_storeu_ps(out + 8, sums[1][r]);
+    store_outputs(out, output, count, rows[r], store);
+  }
+}
+
+// The rows in tiles of four, a block of outputs at a time.
+#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                      \
+  for (int64_t o = begin; o < end; o += kBlockOutputs) {                                    \
+    const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                        \
+    size_t r = 0;                                                                           \
+    for (; r + 4 <= rows.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &rows[r], store); \
+    if (rows.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &rows[r], store);            \
+    if (rows.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &rows[r], store);            \
+    if (rows.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &rows[r], store);            \
+  }
+
+template <int kBits>
+void walk_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  TESSERA_WALK_BLOCKS(block_row_avx2)
+}
+
+void multiply_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  w.type == WeightType::kQ8 ? walk_avx2<8>(w, begin, end, rows, store) : walk_avx2<4>(w, begin, end, rows, store);
+}
+
+// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate; the zero point comes off
+// afterwards. One body for the two encodings of the instruction (AVX-VNNI; AVX-512 VNNI in 256 bits).
+#define TESSERA_VNNI_WAY(NAME, TARGET, DPBUSD)                                                                         \
+  template <int kBits, int R>                                                                                          \
+  __attribute__((target(TARGET))) void block_row_##NAME(const WeightMatrix& w, int64_t output, int64_t count,          \
+                                                        const ProductRow* rows, Store store) {                         \
+    constexpr int kZeroPoint = kBits == 8 ? 128 : 8;                                                                   \
+    const int64_t across = num_blocks(w.inputs, kBlockInputs);                                                         \
+    const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);                            \
+    const __m256i low = _mm256_set1_epi8(15);                                                                          \
+    __m256 sums[2][R];                                                                                                 \
+    for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();                                         \
+    for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {                                                \
+      for (int half = 0; half < 2; ++half) {                                                                           \
+        const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));   \
+        __m256i weights[8];                                                                                            \
+        for (int c = 0; c < kBits; ++c) {                                                                              \
+          const __m256i bytes =                                                                                        \
+              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + kScaleBytes + 32 * half + 64 * c));          \
+          if constexpr (kBits == 8) {                                                                                  \
+            weights[c] = bytes;                                                                                        \
+          } else {                                                                                                     \
+            weights[2 * c] = _mm256_and_si256(bytes, low);                                                             \
+            weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);                                   \
+          }                                                                                                            \
+        }                                                                                                              \
+        for (int r = 0; r < R; ++r) {                                                                                  \
+          const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;                                       \
+          float scale;                                                                                                 \
+          int32_t sum, inputs[8];                                                                                      \
+          std::memcpy(&scale, group, 4);                                                                               \
+          std::memcpy(&sum, group + 4, 4);                                                                             \
+          std::memcpy(inputs, group + 8, 32);                                                                          \
+          __m256i dots = _mm256_set1_epi32(-kZeroPoint * sum);                                                         \
+          for (int c = 0; c < 8; ++c) dots = DPBUSD(dots, weights[c], _mm256_set1_epi32(inputs[c]));                   \
+          sums[half][r] =                                                                                              \
+              _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(scale)), sums[half][r]);  \
+        }                                                                                                              \
+      }                                                                                                                \
+    }                                                                                                                  \
+    for (int r = 0; r < R; ++r) {                                                                                      \
+      float out[kBlockOutputs];                                                                                        \
+      _mm256_storeu_ps(out, sums[0][r]);                                                                               \
+      _mm256_storeu_ps(out + 8, sums[1][r]);                                                                           \
+      store_outputs(out, output, count, rows[r], store);                                                               \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  template <int kBits>                                                                                                 \
+  void walk_##NAME(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) { \
+    TESSERA_WALK_BLOCKS(block_row_##NAME)                                                                              \
+  }                                                                                                                    \
+  void multiply_##NAME(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,            \
+                       Store store) {                                                                                  \
+    w.type == WeightType::kQ8 ? walk_##NAME<8>(w, begin, end, rows, store)                                             \
+                              : walk_##NAME<4>(w, begin, end, rows, store);                                            \
+  }
+
+TESSERA_VNNI_WAY(avx_vnni, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32)
+TESSERA_VNNI_WAY(avx512_vnni, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", _mm256_dpbusd_epi32)
+
+TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* out) {
+  const int64_t whole = inputs / kBlockInputs * kBlockInputs;
+  const __m256 magnitude_bits = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  for (int64_t begin = 0; begin < whole; begin += kBlockInputs, out += kQuantisedGroupBytes) {
+    __m256 v[4];
+    for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + begin + 8 * i);
+    __m256 largest = _mm256_and_ps(v[0], magnitude_bits);
+    for (int i = 1; i < 4; ++i) largest = _mm256_max_ps(largest, _mm256_and_ps(v[i], magnitude_bits));
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    const float most = std::max(_mm_cvtss_f32(four), _mm_cvtss_f32(_mm_movehdup_ps(four)));
+    const float scale = most / 127.0f;
+    const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
+    __m256i q[4];
+    for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+    const __m256i total = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+    __m128i sum4 = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0x4e));
+    sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0xb1));
+    const int32_t sum = _mm_cvtsi128_si32(sum4);
+    // packs works in 128-bit halves; the permutation puts the groups of four back in order.
+    const __m256i packed =
+        _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),
+                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    std::memcpy(out, &scale, 4);
+    std::memcpy(out + 4, &sum, 4);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), packed);
+  }
+  if (whole < inputs) ref::quantise_row(x + whole, inputs - whole, out);
+}
+
+}  // namespace
+
+const std::vector<QuantisedWay>& quantised_ways() {
+  static const std::vector<QuantisedWay> ways = [] {
+    std::vector<QuantisedWay> found;
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl"))
+      found.push_back({"avx512-vnni", multiply_avx512_vnni});
+    if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_avx_vnni});
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_avx2});
+    found.push_back({"scalar", ref::multiply});
+    return found;
+  }();
+  return ways;
+}
+
+void multiply_quantised(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                        Store store) {
+  static const MultiplyQuantised fastest = quantised_ways()[0].multiply;
+  fastest(w, begin, end, rows, store);
+}
+
+void quantise_row(const float* x, int64_t inputs, std::byte* out) {
+  static const bool has_avx2 = __builtin_cpu_supports("avx2");
+  has_avx2 ? quantise_row_avx2(x, inputs, out) : ref::quantise_row(x, inputs, out);
+}
+
+}  // namespace tessera

@@ -1,0 +1,304 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/row_ops.cpp"
+#include "hwy/foreach_target.h"  // includes this file once for each target
+
+// The order of these two groups matters.
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/float_bits.h"
+#include "kernels/row_ops.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace tessera {
+namespace HWY_NAMESPACE {
+namespace {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes: a page's 64 positions and a padded head are whole vectors.
+using F32 = hn::CappedTag<float, 16>;
+using Vec = hn::Vec<F32>;
+
+// f(vector of each input) over n elements, the last vector padded with zeros.
+template <class F>
+HWY_INLINE void for_vectors(int64_t n, const float* a, const float* b, float* y, F f) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(f(hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, y + i);
+  if (i == n) return;
+  HWY_ALIGN float in[2][16] = {}, out[16];
+  std::memcpy(in[0], a + i, static_cast<size_t>(n - i) * 4);
+  std::memcpy(in[1], b + i, static_cast<size_t>(n - i) * 4);
+  hn::StoreU(f(hn::LoadU(d, in[0]), hn::LoadU(d, in[1])), d, out);
+  std::memcpy(y + i, out, static_cast<size_t>(n - i) * 4);
+}
+
+void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* y) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  Vec sums = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const Vec v = hn::LoadU(d, x + i);
+    sums = hn::MulAdd(v, v, sums);
+  }
+  float sum = hn::GetLane(hn::SumOfLanes(d, sums));
+  for (; i < n; ++i) sum += x[i] * x[i];
+  const Vec inverse = hn::Set(d, 1.0f / std::sqrt(sum / static_cast<float>(n) + eps));
+  for_vectors(n, x, weight, y, [&](Vec v, Vec w) { return hn::Mul(hn::Mul(v, inverse), w); });
+}
+
+void swiglu(const float* gate, const float* up, int64_t n, float* y) {
+  const F32 d;
+  const Vec one = hn::Set(d, 1.0f);
+  for_vectors(n, gate, up, y,
+              [&](Vec g, Vec u) { return hn::Mul(hn::Div(g, hn::Add(one, hn::Exp(d, hn::Neg(g)))), u); });
+}
+
+float log_sum_exp(const float* x, int64_t n) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  float largest = x[0];
+  for (int64_t i = 1; i < n; ++i) largest = std::max(largest, x[i]);
+  const Vec largest_v = hn::Set(d, largest);
+  Vec sums = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) sums = hn::Add(sums, hn::Exp(d, hn::Sub(hn::LoadU(d, x + i), largest_v)));
+  float sum = hn::GetLane(hn::SumOfLanes(d, sums));
+  for (; i < n; ++i) sum += std::exp(x[i] - largest);
+  return largest + std::log(sum);
+}
+
+HWY_INLINE Vec load_kv(F32 d, const float* at) { return hn::LoadU(d, at); }
+HWY_INLINE Vec load_kv(F32 d, const hwy::float16_t* at) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), at));
+}
+HWY_INLINE Vec load_kv(F32 d, const int8_t* at) {
+  return hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<F32>(), hn::LoadU(hn::Rebind<int8_t, F32>(), at)));
+}
+
+constexpr int64_t kPage = kPagePositions;
+
+// scores[r][0, 64) = q_r k for one page; each sum runs over the dimensions in order.
+template <int R, class T>
+HWY_INLINE void score_page(const T* keys, int64_t head_dim, const AttentionQuery* rows, float* const* scores) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t p = 0; p < kPage; p += 2 * lanes) {
+    Vec sums[R][2];
+    for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = hn::Zero(d);
+    for (int64_t i = 0; i < head_dim; ++i) {
+      const Vec k0 = load_kv(d, keys + i * kPage + p), k1 = load_kv(d, keys + i * kPage + p + lanes);
+      for (int r = 0; r < R; ++r) {
+        const Vec q = hn::Set(d, rows[r].query[i]);
+        sums[r][0] = hn::MulAdd(q, k0, sums[r][0]);
+        sums[r][1] = hn::MulAdd(q, k1, sums[r][1]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      hn::StoreU(sums[r][0], d, scores[r] + p);
+      hn::StoreU(sums[r][1], d, scores[r] + p + lanes);
+    }
+  }
+}
+
+// out[r] += share[r][t] v[t] for t in [0, count) of one page, in order.
+template <int R, class T>
+HWY_INLINE void mix_page(const T* values, int64_t padded, int64_t count, float* const* shares, float* const* out) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t i = 0; i < padded; i += 2 * lanes) {
+    const bool two = i + lanes < padded;  // 16 padded elements are one vector of 16 lanes
+    Vec sums[R][2];
+    for (int r = 0; r < R; ++r) {
+      sums[r][0] = hn::LoadU(d, out[r] + i);
+      sums[r][1] = two ? hn::LoadU(d, out[r] + i + lanes) : hn::Zero(d);
+    }
+    for (int64_t t = 0; t < count; ++t) {
+      const Vec v0 = load_kv(d, values + t * padded + i);
+      const Vec v1 = two ? load_kv(d, values + t * padded + i + lanes) : hn::Zero(d);
+      for (int r = 0; r < R; ++r) {
+        const Vec share = hn::Set(d, shares[r][t]);
+        sums[r][0] = hn::MulAdd(share, v0, sums[r][0]);
+        sums[r][1] = hn::MulAdd(share, v1, sums[r][1]);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      hn::StoreU(sums[r][0], d, out[r] + i);
+      if (two) hn::StoreU(sums[r][1], d, out[r] + i + lanes);
+    }
+  }
+}
+
+// scores[0, end) -> exp(scale score - max) with zeros outside [first, end) up to `padded_end`; gives 1 / their sum.
+HWY_INLINE float softmax(float* scores, int64_t begin, int64_t first, int64_t end, int64_t padded_end, float scale) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t t = begin; t < first; ++t) scores[t] = -INFINITY;
+  for (int64_t t = end; t < padded_end; ++t) scores[t] = -INFINITY;
+  const Vec scale_v = hn::Set(d, scale);
+  Vec largest = hn::Set(d, -INFINITY);
+  for (int64_t t = begin; t < padded_end; t += lanes) {
+    const Vec v = hn::Mul(hn::LoadU(d, scores + t), scale_v);
+    hn::StoreU(v, d, scores + t);
+    largest = hn::Max(largest, v);
+  }
+  largest = hn::MaxOfLanes(d, largest);
+  Vec sums = hn::Zero(d);
+  for (int64_t t = begin; t < padded_end; t += lanes) {
+    const Vec v = hn::LoadU(d, scores + t);
+    const Vec e = hn::IfThenElseZero(hn::Gt(v, hn::Set(d, -INFINITY)), hn::Exp(d, hn::Sub(v, largest)));
+    hn::StoreU(e, d, scores + t);
+    sums = hn::Add(sums, e);
+  }
+  return 1.0f / hn::GetLane(hn::SumOfLanes(d, sums));
+}
+
+template <int R, class T>
+void attend_tile(std::span<const std::byte* const> pages, int64_t head_dim, const AttentionQuery* rows,
+                 float* scratch) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), padded = padded_head(head_dim);
+  int64_t first = rows[0].first, end = rows[0].end;
+  for (int r = 1; r < R; ++r) first = std::min(first, rows[r].first), end = std::max(end, rows[r].end);
+  const int64_t first_page = first / kPage, end_page = (end + kPage - 1) / kPage, size = end_page * kPage;
+  float *scores[R], *sums[R];
+  for (int r = 0; r < R; ++r) {
+    scores[r] = scratch + r * (size + padded);
+    sums[r] = scores[r] + size;
+    std::memset(sums[r], 0, static_cast<size_t>(padded) * 4);
+  }
+  float *page_scores[R], inverse[R];
+  for (int64_t p = first_page; p < end_page; ++p) {
+    for (int r = 0; r < R; ++r) page_scores[r] = scores[r] + p * kPage;
+    const std::byte* page = pages[static_cast<size_t>(p)];
+    score_page<R>(reinterpret_cast<const T*>(page), head_dim, rows, page_scores);
+    if constexpr (sizeof(T) == 1) {
+      const float* scales = reinterpret_cast<const float*>(page + kPage * (head_dim + padded));
+      for (int r = 0; r < R; ++r) {
+        for (int64_t t = 0; t < kPage; t += lanes)
+          hn::StoreU(hn::Mul(hn::LoadU(d, page_scores[r] + t), hn::LoadU(d, scales + t)), d, page_scores[r] + t);
+      }
+    }
+  }
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  for (int r = 0; r < R; ++r)
+    inverse[r] = softmax(scores[r], first_page * kPage, rows[r].first, rows[r].end, size, scale);
+  for (int64_t p = first_page; p < end_page; ++p) {
+    for (int r = 0; r < R; ++r) page_scores[r] = scores[r] + p * kPage;
+    const std::byte* page = pages[static_cast<size_t>(p)];
+    if constexpr (sizeof(T) == 1) {
+      const float* scales = reinterpret_cast<const float*>(page + kPage * (head_dim + padded)) + kPage;
+      for (int r = 0; r < R; ++r) {
+        for (int64_t t = 0; t < kPage; t += lanes)
+          hn::StoreU(hn::Mul(hn::LoadU(d, page_scores[r] + t), hn::LoadU(d, scales + t)), d, page_scores[r] + t);
+      }
+    }
+    mix_page<R>(reinterpret_cast<const T*>(page) + kPage * head_dim, padded, std::min(kPage, end - p * kPage),
+                page_scores, sums);
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int64_t i = 0; i < head_dim; ++i) rows[r].out[i] = sums[r][i] * inverse[r];
+  }
+}
+
+template <class T>
+void attend_as(std::span<const std::byte* const> pages, int64_t head_dim, std::span<const AttentionQuery> rows,
+               float* scratch) {
+  size_t r = 0;
+  for (; r + 4 <= rows.size(); r += 4) attend_tile<4, T>(pages, head_dim, &rows[r], scratch);
+  if (rows.size() - r == 3) attend_tile<3, T>(pages, head_dim, &rows[r], scratch);
+  if (rows.size() - r == 2) attend_tile<2, T>(pages, head_dim, &rows[r], scratch);
+  if (rows.size() - r == 1) attend_tile<1, T>(pages, head_dim, &rows[r], scratch);
+}
+
+void attend_any(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+                std::span<const AttentionQuery> rows, float* scratch) {
+  if (type == KvType::kF32) attend_as<float>(pages, head_dim, rows, scratch);
+  if (type == KvType::kF16) attend_as<hwy::float16_t>(pages, head_dim, rows, scratch);
+  if (type == KvType::kI8) attend_as<int8_t>(pages, head_dim, rows, scratch);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace tessera
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace tessera {
+
+HWY_EXPORT(rms_norm);
+HWY_EXPORT(swiglu);
+HWY_EXPORT(log_sum_exp);
+HWY_EXPORT(attend_any);
+
+void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* y) {
+  HWY_DYNAMIC_DISPATCH(rms_norm)(x, weight, n, eps, y);
+}
+
+void swiglu_row(const float* gate, const float* up, int64_t n, float* y) {
+  HWY_DYNAMIC_DISPATCH(swiglu)(gate, up, n, y);
+}
+
+float log_sum_exp_row(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(log_sum_exp)(x, n); }
+
+void rotate_row(float* x, const float* cos, const float* sin, int64_t head_dim) {
+  const int64_t half = head_dim / 2;
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i], b = x[half + i];
+    x[i] = a * cos[i] - b * sin[i];
+    x[half + i] = b * cos[i] + a * sin[i];
+  }
+}
+
+int64_t kv_page_bytes(KvType type, int64_t head_dim) {
+  const int64_t elements = kPagePositions * (head_dim + padded_head(head_dim));
+  return type == KvType::kF32 ? elements * 4 : type == KvType::kF16 ? elements * 2 : elements + 2 * kPagePositions * 4;
+}
+
+namespace {
+
+// scale = max |x| / 127
+float quantise_head(const float* x, int64_t n, int8_t* out, int64_t stride) {
+  float largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  for (int64_t i = 0; i < n; ++i) out[i * stride] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+  return largest / 127.0f;
+}
+
+}  // namespace
+
+void store_kv(KvType type, std::byte* page, int slot, const float* key, const float* value, int64_t head_dim) {
+  const int64_t padded = padded_head(head_dim), values = kPagePositions * head_dim;
+  if (type == KvType::kF32) {
+    float* out = reinterpret_cast<float*>(page);
+    for (int64_t i = 0; i < head_dim; ++i) out[i * kPagePositions + slot] = key[i];
+    std::memcpy(out + values + slot * padded, value, static_cast<size_t>(head_dim) * 4);
+  } else if (type == KvType::kF16) {
+    uint16_t* out = reinterpret_cast<uint16_t*>(page);
+    for (int64_t i = 0; i < head_dim; ++i) {
+      out[i * kPagePositions + slot] = f16_from_float(key[i]);
+      out[values + slot * padded + i] = f16_from_float(value[i]);
+    }
+  } else {
+    int8_t* out = reinterpret_cast<int8_t*>(page);
+    float* scales = reinterpret_cast<float*>(page + kPagePositions * (head_dim + padded));
+    scales[slot] = quantise_head(key, head_dim, out + slot, kPagePositions);
+    scales[kPagePositions + slot] = quantise_head(value, head_dim, out + values + slot * padded, 1);
+  }
+}
+
+void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
+            std::span<const AttentionQuery> rows, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(attend_any)(type, pages, head_dim, rows, scratch);
+}
+
+}  // namespace tessera
+#endif

@@ -1,0 +1,91 @@
+"""The engine against the trainer on the same model file: logits within 1e-3 with routes replayed, at least 99.9 % of the
+same choices without, the same greedy tokens. And the engine program links no LibTorch."""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from bad_input_test import CONFIG, TESSERA, TOKENIZER, TRAIN, run, write_documents
+
+HIERARCHY = CONFIG["model"]["hierarchy"]
+KINDS = {
+    "hierarchy": {},
+    "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},
+    "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},
+                       "domain_router": {"kind": "none"}, "component_router": {"kind": "gate"}}},
+    "single": {"model": {"hierarchy": HIERARCHY | {"num_active": 1, "always_on_width": 12}}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("engine")
+    write_documents(folder / "documents.jsonl")
+    result = run(TESSERA, "data", "build", "documents.jsonl", "--out", "data", "--tokenizer", TOKENIZER, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def train(folder: pathlib.Path, kind: str) -> str:
+    config = json.loads(json.dumps(CONFIG)) | {"name": kind}
+    config["model"]["trunk"]["context_length"] = 128
+    config["model"]["domain_router"]["chunk_tokens"] = 32
+    config["train"] |= {"batch_tokens": 256, "micro_batch_tokens": 256}
+    config["train"]["optimizer"] = {"lr": 0.03}  # far from the start, so that routes differ
+    for key, value in KINDS[kind].get("model", {}).items():
+        if key == "trunk.dense_width":
+            config["model"]["trunk"]["dense_width"] = value
+        else:
+            config["model"][key] = value
+    (folder / f"{kind}.json").write_text(json.dumps(config))
+    result = run(TRAIN, "train", f"{kind}.json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return f"runs/{kind}"
+
+
+def score(program: str, folder: pathlib.Path, model: str, lines: list) -> tuple[list, list]:
+    command = [program, "score", model, "--logits", "logits.safetensors", "--threads", "1"]
+    text = "\n".join(map(json.dumps, lines))
+    result = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    logits = load_file(folder / "logits.safetensors")
+    return [logits[f"text.{i}"] for i in range(len(lines))], [json.loads(line)["route"] for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_engine_equals_trainer(data, kind):
+    model = train(data, kind)
+    rng = random.Random(1)
+    texts = [[0] + [rng.randrange(1, 4096) for _ in range(n)] for n in (1, 15, 70, 127)]
+    theirs, routes = score(TRAIN, data, model, texts)
+    ours, own_routes = score(TESSERA, data, model, texts)
+    same = total = 0
+    for their_route, our_route in zip(routes, own_routes):
+        assert our_route["chunk_starts"] == their_route["chunk_starts"]
+        assert our_route["active"] == their_route["active"]
+        np.testing.assert_allclose(our_route["pi"], their_route["pi"], atol=1e-4)
+        np.testing.assert_allclose(our_route["weights"], their_route["weights"], atol=1e-3)
+        same += sum(a == b for a, b in zip(our_route["components"], their_route["components"]))
+        total += len(their_route["components"])
+    assert same >= 0.999 * total
+    replayed, _ = score(TESSERA, data, model, [{"tokens": t, "route": r} if r["components"] else t for t, r in zip(texts, routes)])
+    for a, b in zip(theirs, replayed):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+    # Greedy tokens: each is the most probable one after the engine's own text, by the trainer.
+    result = run(TESSERA, "generate", model, "-p", "lo ma", "-n", 40, "--temperature", 0, "--json", cwd=data)
+    assert result.returncode == 0, result.stderr
+    tokens = json.loads(result.stdout.splitlines()[-1])["tokens"]
+    (logits,), _ = score(TRAIN, data, model, [tokens])
+    best = np.argmax(logits, axis=1)
+    assert tokens[-39:] == best[-40:-1].tolist()
+
+
+def test_links_no_libtorch():
+    listed = subprocess.run(["ldd", TESSERA], capture_output=True, text=True, check=True).stdout
+    assert "torch" not in listed and "c10" not in listed
