@@ -22,6 +22,12 @@ Routers::Routers(const Architecture& architecture, const Weights& weights, std::
     throw Error(ErrorCode::kConfig, "model.domain_router.kind 'random' is for training and evaluation only",
                 "tessera-train eval runs it");
   }
+  if (c.kind == "sum" || c.kind == "trunk" || c.max_groups > 0) {
+    throw Error(ErrorCode::kConfig,
+                "model.component_router: kind '" + c.kind + "' with max_groups " + std::to_string(c.max_groups) +
+                    " is an ablation that the engine does not run",
+                "eval --suite runs it on the trainer");
+  }
   encoder_rotary_ = Rotary(architecture.trunk.rope_theta, d.width / d.num_heads);
   planner_rotary_ = Rotary(architecture.trunk.rope_theta, c.width / c.num_heads);
   routed_index_.assign(architecture.hierarchy.domains.size(), -1);
@@ -86,19 +92,24 @@ void Routers::encode_chunk(Sequence& sequence, int64_t begin, int64_t end) {
   const RouterWeights& router = weights_.domain_router;
   const float eps = static_cast<float>(architecture_.trunk.norm_eps);
   const int64_t rows = end - begin, width = d.width;
-  embedded_.resize(rows, architecture_.trunk.width);
+  if (!d.own_embedding) embedded_.resize(rows, architecture_.trunk.width);
+  x_.resize(std::max(x_.size(), static_cast<size_t>(rows * width)));
   std::vector<RowPlace> places;
   sequence.encoder.reserve(end);
   encoder_rotary_.reserve(end);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t t = begin + r;
-    copy_weight_row(weights_.embedding, sequence.tokens[static_cast<size_t>(t)], embedded_.row(r));
-    if (router.input.is_quantised())
-      quantise_row(embedded_.row(r), architecture_.trunk.width, embedded_.quantised_row(r));
+    const int32_t token = sequence.tokens[static_cast<size_t>(t)];
+    if (d.own_embedding) {
+      copy_weight_row(router.input, token, x_.data() + r * width);
+    } else {
+      copy_weight_row(weights_.embedding, token, embedded_.row(r));
+      if (router.input.is_quantised())
+        quantise_row(embedded_.row(r), architecture_.trunk.width, embedded_.quantised_row(r));
+    }
     places.push_back({&sequence.encoder, t, std::max<int64_t>(0, t - d.window_tokens + 1), end});
   }
-  x_.resize(std::max(x_.size(), static_cast<size_t>(rows * width)));
-  transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
+  if (!d.own_embedding) transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
   for (size_t i = 0; i < router.blocks.size(); ++i) {
     transformer_.attention(router.blocks[i], static_cast<int>(i), d.num_heads, eps, encoder_rotary_, places, x_.data());
     transformer_.feed_forward(router.blocks[i], eps, rows, x_.data());

@@ -103,7 +103,8 @@ void load_routers(const Loader& load, const Architecture& a, Weights& weights) {
   const DomainRouter& d = a.domain_router;
   if (d.kind == "encoder") {
     RouterWeights& router = weights.domain_router;
-    router.input = load.matrix("domain_router.input", d.width, a.trunk.width);
+    router.input = d.own_embedding ? load.matrix("domain_router.embedding", a.trunk.vocab_size, d.width)
+                                   : load.matrix("domain_router.input", d.width, a.trunk.width);
     for (int i = 0; i < d.num_layers; ++i)
       router.blocks.push_back(load.router_block("domain_router.layers." + std::to_string(i) + ".", d.width));
     router.norm = load.vector("domain_router.norm");

@@ -31,7 +31,7 @@ struct ComponentLayerWeights {
 };
 
 struct RouterWeights {
-  WeightMatrix input;
+  WeightMatrix input;  // a projection of the trunk's embedding, or (level 1's own_embedding) a token table
   std::vector<BlockWeights> blocks;
   std::vector<float> norm;
   std::vector<WeightMatrix> heads;  // level 1: one; level 2: one a domain
