@@ -16,6 +16,7 @@ from bad_input_test import CONFIG, TESSERA, TOKENIZER, TRAIN, run, write_documen
 HIERARCHY = CONFIG["model"]["hierarchy"]
 KINDS = {
     "hierarchy": {},
+    "own-table": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True}}},
     "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},
                        "domain_router": {"kind": "none"}, "component_router": {"kind": "gate"}}},
