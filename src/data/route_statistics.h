@@ -42,8 +42,8 @@ class RouteStatistics {
   double document_accuracy() const;
 
   // {"text_domains", "owner_domains", "picks": [[n]], "load": [[shares, a row sums to 1]], "components": [L][N] picks,
-  //  "domain_components": [text domain][N] picks, "component_owners": [N], "entropy": [L], "dead_components": n, "chunk_accuracy": x or null,
-  //  "document_accuracy": x or null}
+  //  "domain_components": [text domain][N] picks, "component_owners": [N], "entropy": [L], "dead_components": n,
+  //  "chunk_accuracy": x or null, "document_accuracy": x or null}
   Json to_json() const;
 
  private:
