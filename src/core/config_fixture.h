@@ -20,7 +20,7 @@ inline Json full_json() {
         "num_active": 3, "num_banks": 2, "base": [1, 0, 1, 0, 1, 0], "base_width": 16, "unique_width": 8,
         "always_on_width": 4},
       "domain_router": {"kind": "encoder", "width": 32, "num_layers": 2, "num_heads": 2, "chunk_tokens": 32,
-                        "window_tokens": 128, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5},
+                        "window_tokens": 128, "own_embedding": true, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5},
       "component_router": {"kind": "gate", "width": 64, "num_layers": 2, "num_heads": 8, "prior_weight": 0.5,
                            "max_groups": 1}},
     "data": {"path": "elsewhere", "mix": {"code": 0.75, "prose": 0.25}, "splice_share": 0.2},
@@ -30,7 +30,10 @@ inline Json full_json() {
       "optimizer": {"kind": "muon", "lr": 0.01, "embedding_lr_scale": 2.5, "min_lr_share": 0.1, "schedule": "wsd", "warmup_steps": 5, "decay_share": 0.4,
                     "beta1": 0.8, "beta2": 0.99, "eps": 1e-7, "weight_decay": 0.2, "clip_norm": 2.0},
       "loss": {"domain_weight": 0.3, "z_loss": 0.002, "balance_rate": 0.004, "domain_dropout": 0.3},
-      "eval_every": 7, "eval_bytes": 1000, "checkpoint_every": 9, "keep_checkpoints": 4, "log_every": 2}})");
+      "eval_every": 7, "eval_bytes": 1000, "checkpoint_every": 9, "keep_checkpoints": 4, "log_every": 2},
+    "router": {"init": "routers/one", "domains": ["code"],
+               "distil": {"steps": 30, "texts": 3, "lr": 0.003, "token_dropout": 0.25, "splice_share": 0.4,
+                          "teacher_windows": 20, "teacher_epochs": 1, "teacher_weight": 0.5}}})");
 }
 
 // What config_from_json throws.

@@ -91,7 +91,8 @@ class GgufFile::Reader {
     where_ = ordinal;
     const std::string key = name();
     where_ = "key '" + key + "'";
-    Value value{type()};
+    Value value;
+    value.type = type();
     if (value.type == Type::kArray) {
       value.is_array = true;
       value.type = type();

@@ -34,16 +34,16 @@ TEST(Calibration, TemperatureUndoesOverconfidence) {
 }
 
 TEST(Calibration, MarginGrowsUntilTheSecondDomainIsCovered) {
-  // Half of the texts are sure and right; in the other half the truth is the second, 0.6 against 0.4.
+  // Half of the texts are sure and right; in the other half the truth is the second, 0.38 against 0.62.
   std::vector<TextDecisions> texts(100);
   for (size_t i = 0; i < texts.size(); ++i) {
     const bool sure = i % 2 == 0;
-    texts[i].logits_CM = sure ? std::vector<float>{5, 0, 0} : std::vector<float>{std::log(0.6f), std::log(0.4f), -9};
+    texts[i].logits_CM = sure ? std::vector<float>{5, 0, 0} : std::vector<float>{std::log(0.62f), std::log(0.38f), -9};
     texts[i].targets_CM = sure ? std::vector<float>{1, 0, 0} : std::vector<float>{0, 1, 0};
     texts[i].tokens_C = {64};
   }
   const MarginChoice choice = choose_margin(texts, 3, 1.0, 0.1);
-  EXPECT_NEAR(choice.margin, 0.25, 1e-9);  // the first step above 0.6 - 0.4
+  EXPECT_NEAR(choice.margin, 0.25, 1e-9);  // the first step above 0.62 - 0.38
   EXPECT_DOUBLE_EQ(choice.covered, 1.0);
   EXPECT_DOUBLE_EQ(choice.mean_active, 1.5);
   EXPECT_DOUBLE_EQ(measure_margin(texts, 3, 1.0, 0.1, 0.1).covered, 0.5);
