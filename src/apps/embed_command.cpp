@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "apps/commands.h"
+#include "base/json.h"
 #include "data/document.h"
 #include "train/teacher.h"
 

@@ -65,7 +65,8 @@ std::string component_name(const Hierarchy& h, int component) {
   return "?";
 }
 
-std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& a, bool colour) {
+std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& a,
+                            bool colour) {
   std::string out, line;
   int line_begin = 0;
   auto end_line = [&](int end) {

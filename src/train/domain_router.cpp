@@ -100,9 +100,10 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
       decided[c * width + rng.below(width)] = 1.0f;
     }
   } else if (kind == "encoder") {
-    const at::Tensor input = a.domain_router.own_embedding
-                                 ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.scalar_type())
-                                 : project(embedded_RTD.detach(), p["domain_router.input"]);
+    const at::Tensor input =
+        a.domain_router.own_embedding
+            ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.scalar_type())
+            : project(embedded_RTD.detach(), p["domain_router.input"]);
     plan.logits_CM = encode_chunks(a, p, rows, input);
     const at::Tensor pi =
         at::softmax(plan.logits_CM.detach() / a.domain_router.temperature, 1).to(at::kCPU, at::kFloat).contiguous();

@@ -36,7 +36,6 @@ void expect_gradients(const Architecture& a, double tolerance = 2e-5) {
   std::vector<std::string> names = model.parameters().learnt_names();
   for (const std::string& name : names) inputs.push_back(model.parameters()[name]);
   const auto grads = torch::autograd::grad({total_loss(model, rows)}, inputs, {}, {}, false, /*allow_unused=*/true);
-  const at::NoGradGuard no_grad;
   constexpr double kStep = 1e-6;
   for (size_t i = 0; i < inputs.size(); ++i) {
     ASSERT_TRUE(grads[i].defined()) << names[i] << " has no gradient";

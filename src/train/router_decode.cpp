@@ -87,7 +87,8 @@ at::Tensor RouterDecoder::block(const std::string& prefix, const at::Tensor& x_1
   cache.length += count;
   const int64_t span = cache.length - first_key;
   const at::Tensor mixed =
-      at::scaled_dot_product_attention(query, key.narrow(2, first_key, span), value.narrow(2, first_key, span), mask);
+      at::scaled_dot_product_attention(query, key.narrow(2, first_key, span), value.narrow(2, first_key, span),
+                                       mask.defined() ? std::optional(mask) : std::nullopt);
   const at::Tensor x = x_1QD + project(mixed.transpose(1, 2).reshape({1, count, -1}), p_[prefix + "attention.output"]);
   const at::Tensor inner =
       swiglu_forward(project(rms_norm(x, p_[prefix + "feed_forward_norm"], eps), p_[prefix + "feed_forward.gate_up"]));

@@ -91,10 +91,12 @@ TEST(Routers, ADeniedDomainsHeadIsNotRead) {
   const Model model(a, Parameters(a, 3), at::kFloat);
   RoutingOptions options;
   options.allowed_domains = allowed_domains(a.hierarchy, {}, {"mathematics"}, "--deny");
+  Route free;  // or the denial would change nothing
+  logits_of(model, some_tokens(90), {}, &free);
+  EXPECT_TRUE(std::any_of(free.components_TLK.begin(), free.components_TLK.end(), [](int32_t id) { return id >= 6; }));
   const at::Tensor before = logits_of(model, some_tokens(90), options);
   poison(model.parameters(), a, "mathematics", 6, 2);
   EXPECT_TRUE(at::equal(before, logits_of(model, some_tokens(90), options)));
-  EXPECT_FALSE(at::isfinite(logits_of(model, some_tokens(90))).all().item<bool>());
 }
 
 TEST(Routers, WithAllDomainsDeniedTheGeneralOneServes) {
