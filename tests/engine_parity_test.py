@@ -89,4 +89,4 @@ def test_engine_equals_trainer(data, kind):
 
 def test_links_no_libtorch():
     listed = subprocess.run(["ldd", TESSERA], capture_output=True, text=True, check=True).stdout
-    assert "torch" not in listed and "c10" not in listed
+    assert "libtorch" not in listed and "libc10" not in listed

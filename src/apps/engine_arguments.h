@@ -13,7 +13,7 @@ namespace tessera {
 
 struct EngineArguments {
   std::string model;
-  std::vector<std::string> domains;
+  std::vector<std::string> domains, deny;
   int threads = 0;
   std::string cache = "f32";
 };

@@ -10,8 +10,8 @@ namespace tessera {
 
 // Lines of text on the left; on the right the domain that level 1 favours there and the components most used in the
 // line.
-std::string text_with_route(const engine::Generated& generated, const Tokenizer& tokenizer, const Architecture& architecture,
-                            bool colour);
+std::string text_with_route(const engine::Generated& generated, const Tokenizer& tokenizer,
+                            const Architecture& architecture, bool colour);
 
 // A component's name: "code.syntax" when the config names it, else "code.3" (its number within its domain).
 std::string component_name(const Hierarchy& hierarchy, int component);

@@ -123,9 +123,11 @@ at::Tensor Teacher::forward(const at::Tensor& ids_BT, const at::Tensor& mask_BT)
     const auto heads = [&](const char* name) {
       return linear(x, prefix + "attention.self." + name).view({batch, tokens, num_heads_, -1}).transpose(1, 2);
     };
-    const at::Tensor mixed = at::scaled_dot_product_attention(heads("query"), heads("key"), heads("value"), additive)
-                                 .transpose(1, 2)
-                                 .reshape({batch, tokens, width});
+    const at::Tensor mixed =
+        at::scaled_dot_product_attention(heads("query"), heads("key"), heads("value"),
+                                         additive.defined() ? std::optional(additive) : std::nullopt)
+            .transpose(1, 2)
+            .reshape({batch, tokens, width});
     x = norm(x + linear(mixed, prefix + "attention.output.dense"), prefix + "attention.output.LayerNorm");
     const at::Tensor inner = at::gelu(linear(x, prefix + "intermediate.dense"));
     x = norm(x + linear(inner, prefix + "output.dense"), prefix + "output.LayerNorm");

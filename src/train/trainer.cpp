@@ -363,7 +363,9 @@ TrainResult Run::train() {
 TrainResult train(Config config, const TrainOptions& options) {
   const ShardSet shards(config.data.path, /*verify_hashes=*/false);
   if (!options.add_domain.empty()) {
-    if (!options.init) throw Error(ErrorCode::kUsage, "--add-domain needs --init MODEL: the model that it is added to");
+    if (!options.init)
+      throw Error(ErrorCode::kUsage, "--add-domain needs --init MODEL: the model that it is added to",
+                  "--init runs/NAME");
     config.model = with_domain(open_model(*options.init).architecture, options.add_domain);
     const std::vector<std::string>& labels = shards.domains();
     if (std::find(labels.begin(), labels.end(), options.add_domain) == labels.end()) {
