@@ -31,7 +31,7 @@ inline Json full_json() {
                     "beta1": 0.8, "beta2": 0.99, "eps": 1e-7, "weight_decay": 0.2, "clip_norm": 2.0},
       "loss": {"domain_weight": 0.3, "z_loss": 0.002, "balance_rate": 0.004, "domain_dropout": 0.3},
       "eval_every": 7, "eval_bytes": 1000, "checkpoint_every": 9, "keep_checkpoints": 4, "log_every": 2},
-    "router": {"init": "routers/one", "domains": ["code"],
+    "router": {"init": "routers/one", "domains": ["prose"],
                "distil": {"steps": 30, "texts": 3, "lr": 0.003, "token_dropout": 0.25, "splice_share": 0.4,
                           "teacher_windows": 20, "teacher_epochs": 1, "teacher_weight": 0.5}}})");
 }

@@ -1,5 +1,7 @@
 // A model folder of random weights, for the tests of this folder.
 #pragma once
+#include <unistd.h>
+
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -39,7 +41,9 @@ inline Architecture tiny_architecture() {
 inline std::filesystem::path write_random_model(
     const Architecture& a, const std::string& name,
     const std::function<void(const TensorSpec&, std::vector<float>&)>& change = {}) {
-  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("tessera-engine-" + name);
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() /
+      ("tessera-engine-" + std::to_string(::getpid()) + "-" + name);  // tests run side by side
   std::filesystem::create_directories(folder);
   std::vector<std::vector<float>> values;
   std::vector<TensorToWrite> tensors;
