@@ -90,3 +90,15 @@ def test_engine_equals_trainer(data, kind):
 def test_links_no_libtorch():
     listed = subprocess.run(["ldd", TESSERA], capture_output=True, text=True, check=True).stdout
     assert "libtorch" not in listed and "libc10" not in listed
+
+
+def test_perplexity_and_bits_per_byte_agree(data):
+    model = train(data, "dense") if not (data / "runs/dense").exists() else "runs/dense"
+    text = "int main() { return 0; }"
+    (data / "text.txt").write_text(text)
+    result = run(TESSERA, "perplexity", model, "text.txt", "--json", cwd=data)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout.splitlines()[-1])
+    assert figures["tokens"] > 3 and 1 < figures["perplexity"] < 1e6
+    nats = figures["tokens"] * np.log(figures["perplexity"])
+    assert figures["bpb"] == pytest.approx(nats / np.log(2) / len(text), rel=1e-6)

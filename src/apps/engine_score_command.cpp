@@ -117,7 +117,8 @@ void run_perplexity(const EngineArguments& args, const std::string& file, int64_
                                tokens.begin() + static_cast<int64_t>(std::min(tokens.size(), begin + window)));
     if (bos >= 0) piece.insert(piece.begin(), bos);
     if (piece.size() < 2) continue;
-    for (const float log_prob : scorer.score({&piece, 1})[0].log_probs) {
+    const std::vector<ScoredText> scored = scorer.score({&piece, 1});  // named: it must outlive the loop
+    for (const float log_prob : scored[0].log_probs) {
       nats -= log_prob;
       ++count;
     }
