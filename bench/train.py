@@ -99,27 +99,9 @@ def peer(args: argparse.Namespace) -> None:
 
 def write_flat(folder: pathlib.Path, shape: dict) -> None:
     """The peer's weights as a Tessera model: one domain, no banks, a linear gate."""
-    import torch
-    from safetensors.torch import save_file
-
-    weights = {k: v.detach().float() for k, v in mixtral(shape, "eager").state_dict().items()}
-    tensors = {"embedding": weights["model.embed_tokens.weight"], "final_norm": weights["model.norm.weight"]}
-    for layer in range(LAYERS):
-        theirs, ours = f"model.layers.{layer}.", f"layers.{layer}."
-        tensors[ours + "attention_norm"] = weights[theirs + "input_layernorm.weight"]
-        tensors[ours + "feed_forward_norm"] = weights[theirs + "post_attention_layernorm.weight"]
-        for name, letter in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "o")):
-            tensors[f"{ours}attention.{name}"] = weights[f"{theirs}self_attn.{letter}_proj.weight"]
-        tensors[ours + "router_gate"] = weights[theirs + "mlp.gate.weight"]
-        tensors[ours + "selection_bias"] = torch.zeros(EXPERTS)
-        for c in range(EXPERTS):
-            gate, up = weights[theirs + "mlp.experts.gate_up_proj"][c].chunk(2)
-            tensors[f"{ours}components.{c}.gate"], tensors[f"{ours}components.{c}.up"] = gate, up
-            tensors[f"{ours}components.{c}.down"] = weights[theirs + "mlp.experts.down_proj"][c]
-    hierarchy = {"domains": [{"name": "all", "num_components": EXPERTS}], "num_active": ACTIVE, "unique_width": shape["expert_width"]}
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"format": "tessera-1", "model": architecture(shape, hierarchy, "gate")}))
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+    published = folder.with_name(folder.name + "-peer")
+    mixtral(shape, "eager").save_pretrained(published)
+    subprocess.run([ROOT / "build/release/tessera", "import", published, folder], check=True, stdout=subprocess.DEVNULL)
 
 
 def architecture(shape: dict, hierarchy: dict, router: str) -> dict:

@@ -1,12 +1,11 @@
 // One side of bench/train.py: training steps of a model on given tokens, when told to, timed.
-#include <malloc.h>
-
 #include <fstream>
 #include <iostream>
 
 #include "apps/commands.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/peak_memory.h"
 #include "core/cost_model.h"
 #include "kernels/gemm.h"
 #include "train/losses.h"
@@ -17,13 +16,6 @@
 
 namespace tessera {
 namespace {
-
-int64_t peak_rss_bytes() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
-  return 0;
-}
 
 // Best rate over square products from 256 to 4,096, one a thread: what a step could reach at most.
 double gemm_peak_gflops() {

@@ -1,7 +1,5 @@
 #include "apps/engine_arguments.h"
 
-#include <sys/resource.h>
-
 #include "base/error.h"
 #include "base/log.h"
 #include "core/route.h"
@@ -57,11 +55,6 @@ LoadedEngine load_engine(const EngineArguments& args) {
   }
   return {std::make_unique<engine::Engine>(std::move(folder), std::move(options)), std::move(tokenizer),
           std::move(stop_tokens)};
-}
-
-int64_t peak_rss_bytes() {
-  struct rusage usage;
-  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<int64_t>(usage.ru_maxrss) * 1024 : 0;
 }
 
 }  // namespace tessera

@@ -29,6 +29,4 @@ LoadedEngine load_engine(const EngineArguments& args);
 
 void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler);
 
-int64_t peak_rss_bytes();
-
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "apps/commands.h"
+#include "apps/evaluate_file.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -188,36 +189,12 @@ void add_eval_command(CLI::App& app) {
       throw Error(ErrorCode::kUsage, "--data is missing: which documents?",
                   "--data data/small/built/heldout.jsonl.zst");
     const Tokenizer tokenizer = load_tokenizer(folder);
-    std::vector<Document> documents;
-    read_documents(args->data, [&](Document&& d) { documents.push_back(std::move(d)); });
     const Model model(folder.architecture, Parameters(folder), at::kFloat);
     RoutingOptions routing;
     routing.allowed_domains =
         allowed_domains(folder.architecture.hierarchy, args->domains, args->deny, "--domains/--deny");
     ModelScorer scorer(model, routing);
-    EvaluateOptions options;
-    options.max_bytes_by_domain = args->max_bytes;
-    options.hierarchy = folder.architecture.hierarchy;
-    Progress progress("evaluate");
-    options.progress = [&](double done, double total) { progress.update(done, total); };
-    const Evaluation evaluation = evaluate(scorer, tokenizer, documents, options);
-    progress.finish();
-    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14}\n", "domain", "documents", "bytes", "tokens", "bits/byte");
-    for (size_t d = 0; d < evaluation.domains.size(); ++d) {
-      const DomainSum& sum = evaluation.domains[d];
-      std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", sum.name, sum.documents,
-                               human_bytes(static_cast<double>(sum.bytes)),
-                               human_count(static_cast<double>(sum.tokens)), evaluation.bpb(static_cast<int>(d)));
-    }
-    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", "all", evaluation.documents.size(),
-                             human_bytes(static_cast<double>(evaluation.bytes())),
-                             human_count(static_cast<double>(evaluation.tokens())), evaluation.bpb_all());
-    if (evaluation.route.document_accuracy() >= 0) {  // the documents have labels that the model knows
-      std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents\n",
-                               100 * evaluation.route.chunk_accuracy(), 100 * evaluation.route.document_accuracy());
-    }
-    if (!evaluation.route.empty()) std::cout << fmt::format("dead components: {}\n", evaluation.route.num_dead());
-    if (args->json) std::cout << to_json(evaluation).dump() << "\n";
+    evaluate_file(scorer, tokenizer, folder.architecture.hierarchy, args->data, args->max_bytes, args->json);
   });
 }
 

@@ -7,6 +7,7 @@
 #include "apps/engine_arguments.h"
 #include "apps/route_text.h"
 #include "base/log.h"
+#include "base/peak_memory.h"
 #include "engine/generate.h"
 
 namespace tessera {

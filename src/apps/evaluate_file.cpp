@@ -1,0 +1,40 @@
+#include "apps/evaluate_file.h"
+
+#include <iostream>
+
+#include "base/log.h"
+#include "data/evaluate.h"
+
+namespace tessera {
+
+void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& hierarchy, const std::string& data,
+                   int64_t max_bytes, bool json) {
+  std::vector<Document> documents;
+  read_documents(data, [&](Document&& d) { documents.push_back(std::move(d)); });
+  EvaluateOptions options;
+  options.max_bytes_by_domain = max_bytes;
+  options.hierarchy = hierarchy;
+  Progress progress("evaluate");
+  options.progress = [&](double done, double total) { progress.update(done, total); };
+  const Evaluation evaluation = evaluate(scorer, tokenizer, documents, options);
+  progress.finish();
+  const auto row = [](const std::string& name, int64_t count, int64_t bytes, int64_t tokens, double bpb) {
+    std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14.4f}\n", name, count,
+                             human_bytes(static_cast<double>(bytes)), human_count(static_cast<double>(tokens)), bpb);
+  };
+  std::cout << fmt::format("{:<14}{:>10}{:>12}{:>12}{:>14}\n", "domain", "documents", "bytes", "tokens", "bits/byte");
+  for (size_t d = 0; d < evaluation.domains.size(); ++d) {
+    const DomainSum& sum = evaluation.domains[d];
+    row(sum.name, sum.documents, sum.bytes, sum.tokens, evaluation.bpb(static_cast<int>(d)));
+  }
+  row("all", static_cast<int64_t>(evaluation.documents.size()), evaluation.bytes(), evaluation.tokens(),
+      evaluation.bpb_all());
+  if (evaluation.route.document_accuracy() >= 0) {  // the documents have labels that the model knows
+    std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents\n",
+                             100 * evaluation.route.chunk_accuracy(), 100 * evaluation.route.document_accuracy());
+  }
+  if (!evaluation.route.empty()) std::cout << fmt::format("dead components: {}\n", evaluation.route.num_dead());
+  if (json) std::cout << to_json(evaluation).dump() << "\n";
+}
+
+}  // namespace tessera
