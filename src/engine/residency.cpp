@@ -149,7 +149,8 @@ int Residency::least_recently_used() const {
 }
 
 // A free slot, or that of the component whose next use is farther off than this one's, and the farthest. -1: none now.
-int Residency::slot_for(size_t component) const {
+// What the pass still wants gives way only to what it wants next: soon there will be slots that it is done with.
+int Residency::slot_for(size_t component, bool is_next) const {
   int best = -1;
   double best_distance = distance(component);
   const auto rest = expected_.begin() + static_cast<int64_t>(taken_);
@@ -158,9 +159,10 @@ int Residency::slot_for(size_t component) const {
     const size_t content = static_cast<size_t>(content_[slot]);
     const Component& c = components_[content];
     if (c.is_held || c.is_reading) continue;
-    double its_distance = distance(content);
-    if (evicts_like_lru_ && !std::binary_search(rest, expected_.end(), content))
-      its_distance = 1e18 - static_cast<double>(c.last_use);
+    const bool is_wanted = std::binary_search(rest, expected_.end(), content);
+    if (is_wanted && !is_next) continue;
+    const double its_distance =
+        evicts_like_lru_ && !is_wanted ? 1e18 - static_cast<double>(c.last_use) : distance(content);
     if (its_distance > best_distance) best_distance = its_distance, best = static_cast<int>(slot);
   }
   return best;
@@ -170,7 +172,7 @@ int Residency::slot_for(size_t component) const {
 std::pair<int, int> Residency::next_read() {
   for (size_t i = taken_; i < expected_.size(); ++i) {
     if (components_[expected_[i]].slot >= 0) continue;
-    const int slot = slot_for(expected_[i]);
+    const int slot = slot_for(expected_[i], i == taken_);
     return {slot < 0 ? -1 : static_cast<int>(expected_[i]), slot};
   }
   if (!may_read_ahead_) return {-1, -1};
@@ -189,7 +191,7 @@ std::pair<int, int> Residency::read_ahead() const {
     const double its_distance = distance(i);
     if (nearest < 0 || its_distance < nearest_distance) nearest = static_cast<int>(i), nearest_distance = its_distance;
   }
-  const int slot = nearest < 0 ? -1 : slot_for(static_cast<size_t>(nearest));
+  const int slot = nearest < 0 ? -1 : slot_for(static_cast<size_t>(nearest), false);
   if (slot < 0) return {-1, -1};
   const int content = content_[static_cast<size_t>(slot)];
   if (content >= 0 && (!is_active(static_cast<size_t>(nearest)) || is_active(static_cast<size_t>(content))))

@@ -83,7 +83,7 @@ class Residency {
   bool is_active(size_t component) const { return active_D_[static_cast<size_t>(components_[component].domain)] != 0; }
 
   double distance(size_t component) const;
-  int slot_for(size_t component) const;
+  int slot_for(size_t component, bool is_next) const;
   int least_recently_used() const;
   std::pair<int, int> next_read();
   std::pair<int, int> read_ahead() const;
