@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "core/route.h"
 
 namespace tessera {
@@ -15,6 +16,26 @@ void add_engine_options(CLI::App& command, EngineArguments& args) {
   command.add_option("--cache", args.cache, "keys and values in f32, f16 or i8")
       ->check(CLI::IsMember({"f32", "f16", "i8"}))
       ->capture_default_str();
+  command
+      .add_option("--memory", args.memory_bytes,
+                  "all memory that the program may hold, for example 512MiB: what doesn't fit is read on demand")
+      ->transform(CLI::AsSizeValue(true))
+      ->check(CLI::PositiveNumber);
+}
+
+Json memory_json(const LoadedEngine& loaded) {
+  const engine::MemoryPlan* plan = &*loaded.plan;
+  const engine::ResidencyStatistics s = loaded.engine->residency()->statistics();
+  return {{"budget_bytes", plan->budget_bytes},
+          {"process_bytes", plan->process_bytes},
+          {"resident_bytes", plan->resident_bytes},
+          {"cache_bytes", plan->cache_bytes},
+          {"scratch_bytes", plan->scratch_bytes},
+          {"component_bytes", plan->slot_bytes},
+          {"components", plan->num_components},
+          {"components_in_memory", plan->num_slots},
+          {"bytes_read", s.bytes_read},
+          {"hit_rate", s.hit_rate()}};
 }
 
 void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler) {
@@ -34,7 +55,19 @@ void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler) {
   command.add_option("--seed", sampler.seed, "of the sampling")->capture_default_str();
 }
 
-LoadedEngine load_engine(const EngineArguments& args) {
+namespace {
+
+// What a file of text and its tokens take at most, in all: 4 bytes a token, and copies.
+int64_t text_bytes(const std::string& file) {
+  std::error_code missing;  // is said by who reads it
+  const std::uintmax_t size = std::filesystem::file_size(file, missing);
+  if (missing) return 0;
+  return static_cast<int64_t>(size) * 12 * (file.ends_with(".zst") ? 6 : 1);
+}
+
+}  // namespace
+
+LoadedEngine load_engine(const EngineArguments& args, const std::string& text_file) {
   ModelFolder folder = open_model(args.model);
   Tokenizer tokenizer = load_tokenizer(folder);
   if (tokenizer.vocab_size() > folder.architecture.trunk.vocab_size) {
@@ -53,8 +86,15 @@ LoadedEngine load_engine(const EngineArguments& args) {
       if (token.is_number_integer()) stop_tokens.push_back(token.get<int32_t>());
     }
   }
+  if (args.memory_bytes > 0) {
+    options.plan =
+        engine::plan_memory(folder, options.allowed_domains, options.kv_type,
+                            args.threads > 0 ? args.threads : num_cpus(), args.memory_bytes, text_bytes(text_file));
+    log_info(to_text(*options.plan));
+  }
+  const std::optional<engine::MemoryPlan> plan = options.plan;
   return {std::make_unique<engine::Engine>(std::move(folder), std::move(options)), std::move(tokenizer),
-          std::move(stop_tokens)};
+          std::move(stop_tokens), plan};
 }
 
 }  // namespace tessera

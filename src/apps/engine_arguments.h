@@ -2,6 +2,7 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct EngineArguments {
   std::vector<std::string> domains, deny;
   int threads = 0;
   std::string cache = "f32";
+  int64_t memory_bytes = 0;  // 0: no limit
 };
 void add_engine_options(CLI::App& command, EngineArguments& args);
 
@@ -23,9 +25,15 @@ struct LoadedEngine {
   std::unique_ptr<engine::Engine> engine;
   Tokenizer tokenizer;
   std::vector<int32_t> stop_tokens;  // config.json's eos_tokens
+  std::optional<engine::MemoryPlan> plan;
 };
-// Throws Error{kUsage} for a domain that the model doesn't have, Error{kData} for a tokenizer that doesn't fit it.
-LoadedEngine load_engine(const EngineArguments& args);
+// `text_file` is what will be scored, if anything: a budget has to hold it too. Prints the memory plan when there is a
+// budget. Throws Error{kUsage} for a domain that the model doesn't have or a
+// budget that can't work, Error{kData} for a tokenizer that doesn't fit the model.
+LoadedEngine load_engine(const EngineArguments& args, const std::string& text_file = "");
+
+// What a budget came to, for --json: the plan's bytes, components read and hit rate.
+Json memory_json(const LoadedEngine& loaded);
 
 void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler);
 

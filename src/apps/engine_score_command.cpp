@@ -71,13 +71,13 @@ void run_score(const EngineArguments& args, const std::string& out) {
 }
 
 void run_eval(const EngineArguments& args, const std::string& data, int64_t max_bytes, bool json) {
-  LoadedEngine loaded = load_engine(args);
+  LoadedEngine loaded = load_engine(args, data);
   engine::EngineScorer scorer(*loaded.engine);
   evaluate_file(scorer, loaded.tokenizer, loaded.engine->architecture().hierarchy, data, max_bytes, json);
 }
 
 void run_perplexity(const EngineArguments& args, const std::string& file, int64_t max_tokens, bool json) {
-  LoadedEngine loaded = load_engine(args);
+  LoadedEngine loaded = load_engine(args, file);
   const std::string text = read_file(file);
   std::vector<int32_t> tokens = loaded.tokenizer.encode(text);
   if (max_tokens > 0 && tokens.size() > static_cast<size_t>(max_tokens)) tokens.resize(static_cast<size_t>(max_tokens));

@@ -4,6 +4,18 @@
 #include <map>
 
 namespace tessera::engine {
+namespace {
+
+// The component's matrices in the slot that its bytes begin at.
+ComponentWeights in_slot(ComponentWeights component, const std::byte* slot) {
+  const std::byte* first = component.gate.data ? component.gate.data : component.down.data;
+  for (WeightMatrix* matrix : {&component.gate, &component.up, &component.down}) {
+    if (matrix->data) matrix->data = slot + (matrix->data - first);
+  }
+  return component;
+}
+
+}  // namespace
 
 void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice& choice, Activations& normed,
                          float* x_RD, int64_t width) {
@@ -29,6 +41,13 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
     for (Assignment& a : assignments) a.pair = pairs[{bank_of(h, a.component), a.row}];
   }
   const int64_t count = static_cast<int64_t>(assignments.size());
+  std::vector<int64_t> first;  // assignment of each component that was chosen, and the end
+  for (int64_t a = 0; a < count; ++a) {
+    if (a == 0 || assignments[static_cast<size_t>(a)].component != assignments[static_cast<size_t>(a - 1)].component)
+      first.push_back(a);
+  }
+  const size_t num_chosen = first.size();
+  first.push_back(count);
   bank_pre_.resize(std::max(bank_pre_.size(), pairs.size() * static_cast<size_t>(2 * base)));
   unique_pre_.resize(std::max(unique_pre_.size(), static_cast<size_t>(count * 2 * unique)));
 
@@ -47,18 +66,6 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
     products.push_back(std::move(gate));
     products.push_back(std::move(up));
   }
-  for (int64_t a = 0; unique > 0 && a < count;) {
-    const int32_t component = assignments[static_cast<size_t>(a)].component;
-    Product gate = {weights.components[static_cast<size_t>(component)].gate, {}};
-    Product up = {weights.components[static_cast<size_t>(component)].up, {}};
-    for (; a < count && assignments[static_cast<size_t>(a)].component == component; ++a) {
-      const int64_t row = assignments[static_cast<size_t>(a)].row;
-      gate.rows.push_back(input(row, &unique_pre_[static_cast<size_t>(a * 2 * unique)]));
-      up.rows.push_back(input(row, &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)]));
-    }
-    products.push_back(std::move(gate));
-    products.push_back(std::move(up));
-  }
   if (h.always_on_width > 0) {
     const int64_t always = h.always_on_width;
     always_pre_.resize(std::max(always_pre_.size(), static_cast<size_t>(rows * 2 * always)));
@@ -67,41 +74,63 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
       gate_up.rows.push_back(input(r, &always_pre_[static_cast<size_t>(r * 2 * always)]));
     products.push_back(std::move(gate_up));
   }
-  transformer_.multiply_all(products, Store::kSet);
 
-  // hidden = [bank ; own part] of each assignment.
-  const bool quantise = !weights.components.empty() && weights.components[0].down.is_quantised();
+  // Components in groups: all at once, or those that are in memory. The sums are the same: each row adds its components
+  // in the order of their ids.
   hidden_.resize(count, base + unique);
-  transformer_.pool().run(count, [&](int64_t a, int) {
-    float* hidden = hidden_.row(a);
-    const int64_t pair = assignments[static_cast<size_t>(a)].pair;
-    if (pair >= 0)
-      swiglu_row(&bank_pre_[static_cast<size_t>(pair * 2 * base)],
-                 &bank_pre_[static_cast<size_t>((pair * 2 + 1) * base)], base, hidden);
-    if (unique > 0)
-      swiglu_row(&unique_pre_[static_cast<size_t>(a * 2 * unique)],
-                 &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)], unique, hidden + base);
-    if (quantise) quantise_row(hidden, base + unique, hidden_.quantised_row(a));
-  });
-
-  std::vector<Product> downs;
-  for (int64_t a = 0; a < count;) {
-    const int32_t component = assignments[static_cast<size_t>(a)].component;
-    Product down = {weights.components[static_cast<size_t>(component)].down, {}};
-    for (; a < count && assignments[static_cast<size_t>(a)].component == component; ++a) {
-      const Assignment& assignment = assignments[static_cast<size_t>(a)];
-      down.rows.push_back({hidden_.row(a), hidden_.quantised_row(a), x_RD + assignment.row * width, assignment.weight});
+  for (size_t done = 0; done < num_chosen;) {
+    const std::vector<const std::byte*> slots =
+        residency_ ? residency_->take(num_chosen - done) : std::vector<const std::byte*>();
+    const size_t group = residency_ ? slots.size() : num_chosen;
+    std::vector<Product> downs;
+    for (size_t i = 0; i < group; ++i) {
+      const int64_t begin = first[done + i], end = first[done + i + 1];
+      const ComponentWeights& given =
+          weights.components[static_cast<size_t>(assignments[static_cast<size_t>(begin)].component)];
+      const ComponentWeights component = residency_ ? in_slot(given, slots[i]) : given;
+      Product gate = {component.gate, {}}, up = {component.up, {}}, down = {component.down, {}};
+      for (int64_t a = begin; a < end; ++a) {
+        const Assignment& assignment = assignments[static_cast<size_t>(a)];
+        down.rows.push_back(
+            {hidden_.row(a), hidden_.quantised_row(a), x_RD + assignment.row * width, assignment.weight});
+        if (unique == 0) continue;
+        gate.rows.push_back(input(assignment.row, &unique_pre_[static_cast<size_t>(a * 2 * unique)]));
+        up.rows.push_back(input(assignment.row, &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)]));
+      }
+      downs.push_back(std::move(down));
+      if (unique == 0) continue;
+      products.push_back(std::move(gate));
+      products.push_back(std::move(up));
     }
-    downs.push_back(std::move(down));
+    transformer_.multiply_all(products, Store::kSet);  // with the first group, the banks' too
+    products.clear();
+
+    // hidden = [bank ; own part] of each assignment.
+    const int64_t begin = first[done], end = first[done + group];
+    const bool quantise = downs[0].w.is_quantised();
+    transformer_.pool().run(end - begin, [&](int64_t i, int) {
+      const int64_t a = begin + i, pair = assignments[static_cast<size_t>(a)].pair;
+      float* hidden = hidden_.row(a);
+      if (pair >= 0)
+        swiglu_row(&bank_pre_[static_cast<size_t>(pair * 2 * base)],
+                   &bank_pre_[static_cast<size_t>((pair * 2 + 1) * base)], base, hidden);
+      if (unique > 0)
+        swiglu_row(&unique_pre_[static_cast<size_t>(a * 2 * unique)],
+                   &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)], unique, hidden + base);
+      if (quantise) quantise_row(hidden, base + unique, hidden_.quantised_row(a));
+    });
+
+    done += group;
+    if (done == num_chosen && h.always_on_width > 0) {
+      transformer_.swiglu(always_pre_.data(), rows, h.always_on_width, weights.always_on_down.is_quantised(), always_);
+      Product down = {weights.always_on_down, {}};
+      for (int64_t r = 0; r < rows; ++r)
+        down.rows.push_back({always_.row(r), always_.quantised_row(r), x_RD + r * width, 1.0f});
+      downs.push_back(std::move(down));
+    }
+    transformer_.add_in_order(downs);
+    if (residency_) residency_->release();
   }
-  if (h.always_on_width > 0) {
-    transformer_.swiglu(always_pre_.data(), rows, h.always_on_width, weights.always_on_down.is_quantised(), always_);
-    Product down = {weights.always_on_down, {}};
-    for (int64_t r = 0; r < rows; ++r)
-      down.rows.push_back({always_.row(r), always_.quantised_row(r), x_RD + r * width, 1.0f});
-    downs.push_back(std::move(down));
-  }
-  transformer_.add_in_order(downs);
 }
 
 }  // namespace tessera::engine

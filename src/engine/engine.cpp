@@ -12,11 +12,17 @@ namespace tessera::engine {
 Engine::Engine(ModelFolder model, EngineOptions options)
     : model_(std::move(model)),
       options_(std::move(options)),
-      weights_(load_weights(model_)),
+      residency_(options_.plan
+                     ? std::make_unique<Residency>(model_, *options_.plan, options_.allowed_domains, options_.paging)
+                     : nullptr),
+      weights_(load_weights(model_,
+                            [this](const TensorInfo& tensor) {
+                              return residency_ ? residency_->bytes(tensor) : model_.weights->bytes(tensor).data();
+                            })),
       pool_(options_.num_threads),
       transformer_(pool_),
       routers_(model_.architecture, weights_, options_.allowed_domains, options_.kv_type, transformer_),
-      component_layer_(model_.architecture.hierarchy, transformer_),
+      component_layer_(model_.architecture.hierarchy, transformer_, residency_.get()),
       rotary_(model_.architecture.trunk.rope_theta, head_dim(model_.architecture.trunk)) {}
 
 Sequence Engine::new_sequence(bool records_route) const {
@@ -128,7 +134,17 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)],
                     &x_[static_cast<size_t>(r * width)]);
   }
-  if (has_routes) routers_.plan(rows, x_.data());
+  std::vector<LayerChoice> choices(static_cast<size_t>(t.num_layers));
+  const auto choose = [&](int layer) {
+    LayerChoice& choice = choices[static_cast<size_t>(layer)] = routers_.choose(layer, normed_);
+    if (residency_) residency_->expect(layer - t.num_dense_layers, choice.ids_RK);
+  };
+  if (has_routes) {
+    routers_.plan(rows, x_.data());
+    if (residency_) residency_->begin_pass(num_rows, routers_.domains_of_pass());
+    for (int layer = t.num_dense_layers; routers_.chooses_early() && layer < t.num_layers; ++layer) choose(layer);
+    if (residency_) residency_->announce(routers_.domains_after_pass());
+  }
   if (t.bigram_rows > 0) add_bigrams(rows);
 
   for (int layer = 0; layer < t.num_layers; ++layer) {
@@ -141,9 +157,10 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
     const bool quantise = components.components[0].down.is_quantised();
     transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, quantise, normed_);
-    const LayerChoice choice = routers_.choose(layer, normed_);
-    component_layer_.add(components, choice, normed_, x_.data(), width);
+    if (!routers_.chooses_early()) choose(layer);
+    component_layer_.add(components, choices[static_cast<size_t>(layer)], normed_, x_.data(), width);
   }
+  if (!residency_) model_.weights->file().check_intact();
 
   hidden_.resize(std::max(hidden_.size(), wanted.size() * static_cast<size_t>(width)));
   for (size_t i = 0; i < wanted.size(); ++i) {

@@ -2,10 +2,12 @@
 // decode, chunks of a prompt and batches of texts give the same bits, on any number of threads (kernels/matvec.h).
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/component_layer.h"
+#include "engine/residency.h"
 #include "engine/routers.h"
 #include "engine/sequence.h"
 #include "engine/transformer.h"
@@ -17,6 +19,8 @@ struct EngineOptions {
   int num_threads = 0;                   // 0: all CPUs
   std::vector<uint8_t> allowed_domains;  // [M], empty: all; the weights of the others are never read
   KvType kv_type = KvType::kF32;
+  std::optional<MemoryPlan> plan;    // of a budget (plan_memory); none: the weights stay in the mapped file
+  Paging paging = Paging::kByRoute;  // with a budget
 };
 
 enum class Outputs { kNone, kLast, kAll };
@@ -38,6 +42,10 @@ class Engine {
   int vocab_size() const { return model_.architecture.trunk.vocab_size; }
   int context_length() const { return model_.architecture.trunk.context_length; }
   int num_threads() const { return pool_.size(); }
+  // Null without a budget.
+  const Residency* residency() const { return residency_.get(); }
+  // The most tokens that a pass may have so that the plan holds.
+  int64_t most_pass_tokens() const { return residency_ ? kBudgetPassTokens : INT64_MAX; }
 
   Sequence new_sequence(bool records_route = false) const;
   // A text that begins with the first `num_tokens` tokens of another, without running them again. num_tokens: one of
@@ -48,7 +56,8 @@ class Engine {
   int64_t reusable_prefix(int64_t most) const;
 
   // Runs the segments (one a sequence) and gives the wanted hidden rows after the final norm, [rows, D], in order.
-  // Throws Error{kData} for tokens outside the vocabulary, a text beyond the context, and output that is not finite.
+  // Throws Error{kData} for tokens outside the vocabulary, a text beyond the context, and output that is not finite;
+  // Error{kFile} when the model's file was cut short meanwhile.
   std::span<const float> forward(std::span<const Segment> segments);
   // Logits [rows, V] of hidden rows [rows, D].
   void logits(std::span<const float> hidden_RD, float* out_RV);
@@ -58,6 +67,7 @@ class Engine {
 
   ModelFolder model_;
   EngineOptions options_;
+  std::unique_ptr<Residency> residency_;  // with a budget
   Weights weights_;
   ThreadPool pool_;
   Transformer transformer_;

@@ -62,6 +62,7 @@ std::shared_ptr<Generation> Batch::add(std::vector<int32_t> tokens, GenerateOpti
     if (reusable > most && (kept.records_route || !options.records_route)) most = reusable, best = &kept;
   }
   generation->sequence_ = best ? engine_.prefix_of(*best, most) : engine_.new_sequence(options.records_route);
+  if (engine_.residency()) kept_.clear();  // the plan has room for one text's keys and values
   generation->result_.tokens = std::move(tokens);
   if (options.grammar) {
     generation->grammar_ = std::make_unique<GrammarState>(options.grammar);
@@ -149,7 +150,7 @@ bool Batch::step() {
   const double started = now_s();
   std::vector<Segment> segments;
   std::vector<Generation*> sampled, prefilling;
-  int room = pass_tokens_;
+  int room = static_cast<int>(std::min<int64_t>(pass_tokens_, engine_.most_pass_tokens()));
   for (const auto& g : running_) {
     if (g->is_finished()) continue;
     const std::span<const int32_t> left =

@@ -6,6 +6,14 @@
 #include "base/error.h"
 
 namespace tessera::engine {
+namespace {
+
+size_t chunk_at(const Route& route, int64_t position) {
+  const auto after = std::upper_bound(route.chunk_starts_C.begin(), route.chunk_starts_C.end(), position);
+  return static_cast<size_t>(after - route.chunk_starts_C.begin()) - 1;
+}
+
+}  // namespace
 
 Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed, KvType kv_type,
                  Transformer& transformer)
@@ -46,6 +54,15 @@ void Routers::prepare(Sequence& sequence) const {
   route.num_active = architecture_.hierarchy.num_active;
 }
 
+std::vector<uint8_t> Routers::decided_domains(const Sequence& sequence) const {
+  const Route& route = sequence.route;
+  std::vector<uint8_t> previous;  // of the last decision; the chunks of a text are undecided only at its start
+  if (route.chunk_starts_C.size() > 1)
+    previous.assign(route.active_CM.end() - static_cast<int64_t>(routed_.size()), route.active_CM.end());
+  return active_domains(sequence.next_pi_M, previous, allowed_, architecture_.domain_router.margin,
+                        architecture_.domain_router.hysteresis);
+}
+
 void Routers::begin_chunk(Sequence& sequence, int64_t position) {
   Route& route = sequence.route;
   const size_t m = routed_.size();
@@ -53,15 +70,10 @@ void Routers::begin_chunk(Sequence& sequence, int64_t position) {
     sequence.next_pi_M.assign(m, 0.0f);
     sequence.next_pi_M[static_cast<size_t>(sequence.label)] = 1.0f;
   }
-  const bool is_decided = !sequence.next_pi_M.empty();
-  std::vector<uint8_t> previous;  // of the last decision; the chunks of a text are undecided only at its start
-  if (is_decided && sequence.route.chunk_starts_C.size() > 1)
-    previous.assign(route.active_CM.end() - static_cast<int64_t>(m), route.active_CM.end());
   std::vector<float> pi = sequence.next_pi_M;
   std::vector<uint8_t> active;
-  if (is_decided) {
-    active = active_domains(pi, previous, allowed_, architecture_.domain_router.margin,
-                            architecture_.domain_router.hysteresis);
+  if (!pi.empty()) {
+    active = decided_domains(sequence);
   } else {
     float num_allowed = 0;
     for (size_t d = 0; d < m; ++d) num_allowed += allowed_.empty() || allowed_[d];
@@ -139,8 +151,7 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   std::vector<const uint8_t*> active(rows.size());
   for (size_t r = 0; r < rows.size(); ++r) {
     const Route& route = rows[r].sequence->route;
-    const auto after = std::upper_bound(route.chunk_starts_C.begin(), route.chunk_starts_C.end(), rows[r].position);
-    const size_t chunk = static_cast<size_t>(after - route.chunk_starts_C.begin()) - 1;
+    const size_t chunk = chunk_at(route, rows[r].position);
     active[r] = &route.active_CM[chunk * m];
     for (size_t i = 0; i < n; ++i) {
       const int d = routed_index_[static_cast<size_t>(owner_N_[i])];
@@ -207,6 +218,35 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
     }
     first += count;
   }
+}
+
+std::vector<uint8_t> Routers::domains_of_pass() const {
+  std::vector<uint8_t> active_D(routed_index_.size(), 0);
+  for (const TokenRow& row : rows_)
+    add_active(row.sequence->replay ? *row.sequence->replay : row.sequence->route, row.position, active_D);
+  return active_D;
+}
+
+std::vector<uint8_t> Routers::domains_after_pass() const {
+  std::vector<uint8_t> active_D(routed_index_.size(), 0);
+  for (const TokenRow& row : rows_) {
+    const Sequence& sequence = *row.sequence;
+    const int64_t next = sequence.length();
+    if (row.position + 1 != next) continue;
+    if (sequence.replay) {
+      if (next < sequence.replay->num_tokens) add_active(*sequence.replay, next, active_D);
+    } else if (!sequence.next_pi_M.empty()) {
+      const std::vector<uint8_t> active_M = decided_domains(sequence);
+      for (size_t m = 0; m < routed_.size(); ++m) active_D[static_cast<size_t>(routed_[m])] |= active_M[m];
+    }
+  }
+  return active_D;
+}
+
+void Routers::add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const {
+  const size_t chunk = chunk_at(route, position), m = routed_.size();
+  for (size_t d = 0; d < active_D.size(); ++d)
+    active_D[d] |= routed_index_[d] < 0 || route.active_CM[chunk * m + static_cast<size_t>(routed_index_[d])];
 }
 
 LayerChoice Routers::choose(int layer, Activations& x) {

@@ -35,12 +35,20 @@ class Routers {
   void decide_domains(Sequence& sequence, int64_t begin);
   // Level 2's scores for the rows of a pass; embedded_RD are their embeddings.
   void plan(std::span<const TokenRow> rows, const float* embedded_RD);
+  // A planner's choices need no layer's input: all may be asked for as soon as the pass is planned.
+  bool chooses_early() const { return architecture_.component_router.kind == "planner"; }
+  // The domains [D] that the pass chooses from, and those that level 1 has decided for the tokens that follow (none
+  // where nothing changes).
+  std::vector<uint8_t> domains_of_pass() const;
+  std::vector<uint8_t> domains_after_pass() const;
   // The choice of a layer. A gate reads the layer's normed input; a planner ignores it.
   LayerChoice choose(int layer, Activations& x);
 
  private:
   void encode_chunk(Sequence& sequence, int64_t begin, int64_t end);
   void begin_chunk(Sequence& sequence, int64_t position);
+  std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
+  void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;
 
   const Architecture& architecture_;
   const Weights& weights_;

@@ -28,8 +28,9 @@ std::vector<ScoredText> EngineScorer::score(std::span<const std::vector<int32_t>
       sequence.replay = &replay[i];
     }
     ScoredText out;
-    for (size_t begin = 0; begin + 1 < text.size(); begin += kPassTokens) {
-      const size_t count = std::min(kPassTokens, text.size() - 1 - begin);
+    const size_t pass = std::min(kPassTokens, static_cast<size_t>(engine_.most_pass_tokens()));
+    for (size_t begin = 0; begin + 1 < text.size(); begin += pass) {
+      const size_t count = std::min(pass, text.size() - 1 - begin);
       const Segment segment = {&sequence, text.subspan(begin, count), Outputs::kAll};
       const std::span<const float> hidden = engine_.forward({&segment, 1});
       for (size_t r = 0; r < count; r += kLogitRows) {

@@ -10,11 +10,11 @@ namespace {
 
 class Loader {
  public:
-  explicit Loader(const ModelFolder& model) : file_(*model.weights) {}
+  Loader(const ModelFolder& model, const TensorBytes& bytes) : file_(*model.weights), bytes_(bytes) {}
 
   WeightMatrix matrix(const std::string& name, int64_t outputs, int64_t inputs) const {
     const TensorInfo& tensor = file_.at(name);
-    WeightMatrix matrix = {file_.bytes(tensor).data(), WeightType::kF32, outputs, inputs};
+    WeightMatrix matrix = {bytes_(tensor), WeightType::kF32, outputs, inputs};
     if (tensor.dtype == "BF16") {
       matrix.type = WeightType::kBF16;
     } else if (tensor.dtype == "F16") {
@@ -32,7 +32,7 @@ class Loader {
 
   std::vector<float> vector(const std::string& name) const {
     const TensorInfo& tensor = file_.at(name);
-    const std::byte* bytes = file_.bytes(tensor).data();
+    const std::byte* bytes = bytes_(tensor);
     std::vector<float> values(static_cast<size_t>(num_elements(tensor.shape)));
     for (size_t i = 0; i < values.size(); ++i) {
       if (tensor.dtype == "F32") {
@@ -68,6 +68,7 @@ class Loader {
                 "F32, BF16, F16 and what `quantize` writes are run");
   }
   const SafetensorsFile& file_;
+  const TensorBytes& bytes_;
 };
 
 ComponentLayerWeights load_component_layer(const Loader& load, const Architecture& a, const std::string& prefix) {
@@ -136,10 +137,10 @@ WeightMatrix matrix_rows(const WeightMatrix& matrix, int64_t begin, int64_t coun
   return rows;
 }
 
-Weights load_weights(const ModelFolder& model) {
+Weights load_weights(const ModelFolder& model, const TensorBytes& bytes) {
   const Architecture& a = model.architecture;
   const Trunk& t = a.trunk;
-  const Loader load(model);
+  const Loader load(model, bytes);
   const int64_t width = t.width, heads = static_cast<int64_t>(t.num_heads) * head_dim(t),
                 kv_heads = static_cast<int64_t>(t.num_kv_heads) * head_dim(t);
   Weights weights;

@@ -1,5 +1,7 @@
-// A model folder's tensors as the engine uses them: matrices where they lie in the mapped file, vectors as f32 copies.
+// A model folder's tensors as the engine uses them: matrices where they lie (in the mapped file, or in the memory of a
+// residency), vectors as f32 copies.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -45,8 +47,12 @@ struct Weights {
   RouterWeights domain_router, component_router;
 };
 
-// Throws Error{kData} naming the tensor whose dtype the engine doesn't run. `model` outlives the result.
-Weights load_weights(const ModelFolder& model);
+// Where a tensor's bytes are.
+using TensorBytes = std::function<const std::byte*(const TensorInfo&)>;
+
+// Throws Error{kData} naming the tensor whose dtype the engine doesn't run. What `bytes` gives outlives the result; of
+// matrices nothing is read.
+Weights load_weights(const ModelFolder& model, const TensorBytes& bytes);
 
 // Rows [begin, begin + count) of a row-major or quantised matrix; quantised: begin is a multiple of 16.
 WeightMatrix matrix_rows(const WeightMatrix& matrix, int64_t begin, int64_t count);
