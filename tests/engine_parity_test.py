@@ -94,6 +94,25 @@ def test_links_no_libtorch():
     assert "libtorch" not in listed and "libc10" not in listed
 
 
+def test_fewer_bits_are_smaller_files_and_nearly_the_same_text(data):
+    model = train(data, "hierarchy") if not (data / "runs/hierarchy").exists() else "runs/hierarchy"
+    texts = [[0] + [(7 * i) % 4000 + 1 for i in range(100)]]
+    (exact,), (route,) = score(TESSERA, data, model, texts)
+    sizes = [(next((data / model).glob("checkpoints/*/model")) / "model.safetensors").stat().st_size]
+    for bits, tolerance in ((16, 0.02), (8, 0.05), (4, 1.0)):
+        result = run(TESSERA, "quantize", model, f"of-{bits}", "--bits", bits, cwd=data)
+        assert result.returncode == 0, result.stderr
+        sizes.append((data / f"of-{bits}/model.safetensors").stat().st_size)
+        (logits,), _ = score(TESSERA, data, f"of-{bits}", [{"tokens": texts[0], "route": route}])
+        error = np.abs(logits - exact).max() / np.abs(exact).max()
+        assert 0 < error < tolerance, (bits, error)
+    assert sizes == sorted(sizes, reverse=True), sizes
+    # What bf16 holds can be trained on; blocks of 4 bits can't.
+    assert run(TRAIN, "train", "hierarchy.json", "--init", "of-16", "--name=again", cwd=data).returncode == 0
+    refused = run(TRAIN, "train", "hierarchy.json", "--init", "of-4", "--name=never", cwd=data)
+    assert refused.returncode == 2 and "of-4" in refused.stderr
+
+
 def test_perplexity_and_bits_per_byte_agree(data):
     model = train(data, "dense") if not (data / "runs/dense").exists() else "runs/dense"
     text = "int main() { return 0; }"

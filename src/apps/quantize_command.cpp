@@ -1,5 +1,6 @@
-// tessera quantize: a model's large matrices in 8 or 4 bits.
+// tessera quantize: a model's large matrices in 16 (bf16), 8 or 4 bits.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -7,6 +8,7 @@
 #include "apps/commands.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/float_bits.h"
 #include "base/log.h"
 #include "base/threads.h"
 #include "core/config.h"
@@ -23,7 +25,7 @@ namespace fs = std::filesystem;
 // as a head it decides the next token by itself.
 int bits_of(const TensorSpec& spec, int bits) {
   if (spec.shape.size() != 2 || spec.part == Part::kDomainRouter || spec.part == Part::kComponentRouter) return 0;
-  return spec.part == Part::kEmbedding || spec.part == Part::kHead ? 8 : bits;
+  return spec.part == Part::kEmbedding || spec.part == Part::kHead ? std::max(bits, 8) : bits;
 }
 
 WeightType weight_type(const std::string& file, const TensorInfo& tensor) {
@@ -36,6 +38,16 @@ WeightType weight_type(const std::string& file, const TensorInfo& tensor) {
 }
 
 std::vector<std::byte> quantised(const WeightMatrix& w, int bits) {
+  if (bits == 16) {
+    std::vector<float> row(static_cast<size_t>(w.inputs));
+    std::vector<uint16_t> halves;
+    for (int64_t o = 0; o < w.outputs; ++o) {
+      copy_weight_row(w, o, row.data());
+      std::transform(row.begin(), row.end(), std::back_inserter(halves), bf16_from_float);
+    }
+    const std::span<const std::byte> bytes = std::as_bytes(std::span(halves));
+    return {bytes.begin(), bytes.end()};
+  }
   std::vector<std::byte> out(static_cast<size_t>(quantised_bytes(w.outputs, w.inputs, bits)));
   const int64_t strip_bytes = quantised_bytes(kBlockOutputs, w.inputs, bits);
   parallel_for(num_blocks(w.outputs, kBlockOutputs), [&](int64_t strip) {
@@ -59,16 +71,17 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
     TensorToWrite entry = {spec.name, tensor.dtype, spec.shape, model.weights->bytes(tensor), spec.page_start};
     if (const int b = bits_of(spec, bits); b > 0) {
       weight_type(file, tensor);
-      entry.dtype = "U8";
-      entry.shape = {quantised_bytes(spec.shape[0], spec.shape[1], b)};
-      entry.bytes = {static_cast<const std::byte*>(nullptr), static_cast<size_t>(entry.shape[0])};
+      const int64_t bytes = b == 16 ? 2 * num_elements(spec.shape) : quantised_bytes(spec.shape[0], spec.shape[1], b);
+      entry.dtype = b == 16 ? "BF16" : "U8";
+      if (b != 16) entry.shape = {bytes};
+      entry.bytes = {static_cast<const std::byte*>(nullptr), static_cast<size_t>(bytes)};
     }
     before += tensor.end - tensor.begin;
     after += static_cast<uint64_t>(entry.bytes.size());
     list.push_back(std::move(entry));
   }
   Json config = model.config;
-  config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
+  if (bits < 16) config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
   const fs::path beside = out.string() + ".writing";
   fs::remove_all(beside);
   fs::create_directories(beside);
@@ -115,10 +128,10 @@ void add_quantize_command(CLI::App& app) {
     bool json = false;
   };
   auto args = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand("quantize", "A model's matrices in 8 or 4 bits");
+  CLI::App* command = app.add_subcommand("quantize", "A model's matrices in 16 (bf16), 8 or 4 bits");
   command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
   command->add_option("OUT", args->out, "the model folder to write; it must not be there yet")->required();
-  command->add_option("--bits", args->bits, "8 or 4")->check(CLI::IsMember({8, 4}))->capture_default_str();
+  command->add_option("--bits", args->bits, "16, 8 or 4")->check(CLI::IsMember({16, 8, 4}))->capture_default_str();
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer("Example: ./tessera quantize runs/demo models/demo-8 --bits 8");
   command->callback([args] { run_quantize(args->model, args->out, args->bits, args->json); });

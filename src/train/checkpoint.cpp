@@ -35,13 +35,12 @@ struct TemporaryFolder {
 
 }  // namespace
 
-void save_model(const fs::path& folder, const Model& model, const Json& about, const std::string& tokenizer_json,
-                bool bf16) {
+void save_model(const fs::path& folder, const Model& model, const Json& about, const std::string& tokenizer_json) {
   fs::create_directories(folder);
   Json config = {{"format", "tessera-1"}, {"model", to_json(model.architecture())}};
   config.update(about);
   write_json_file(folder / "config.json", config);
-  model.parameters().save(folder / "model.safetensors", model.architecture(), config_hash(config), bf16);
+  model.parameters().save(folder / "model.safetensors", model.architecture(), config_hash(config));
   write_file_atomic(folder / "tokenizer.json", tokenizer_json);
 }
 

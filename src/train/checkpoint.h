@@ -16,7 +16,7 @@ namespace tessera {
 
 // Writes a model folder (config.json with `about` beside the architecture).
 void save_model(const std::filesystem::path& folder, const Model& model, const Json& about,
-                const std::string& tokenizer_json, bool bf16 = false);
+                const std::string& tokenizer_json);
 
 // Publishes checkpoints/step-NNNNNNNN and removes all but the newest `keep`. `state` gains "files": {name: hash}.
 // A failure (disk full) throws Error{kFile} and leaves nothing half-written.

@@ -106,12 +106,10 @@ int64_t Parameters::num_learnt() const {
 }
 
 void Parameters::save(const std::filesystem::path& file, const Architecture& architecture,
-                      const std::string& config_hash, bool bf16) const {
+                      const std::string& config_hash) const {
   std::map<std::string, at::Tensor> on_cpu;
   for (const ParameterSpec& spec : specs_) {
-    // The selection bias decides near ties, so it keeps its precision.
-    const at::ScalarType dtype = bf16 && !spec.buffer ? at::kBFloat16 : at::kFloat;
-    on_cpu[spec.name] = tensors_.at(spec.name).detach().to(at::kCPU, dtype).contiguous();
+    on_cpu[spec.name] = tensors_.at(spec.name).detach().to(at::kCPU, at::kFloat).contiguous();
   }
   std::vector<TensorToWrite> tensors;
   std::vector<at::Tensor> slices;  // keeps the bytes alive until they are written

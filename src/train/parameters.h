@@ -28,9 +28,8 @@ class Parameters {
   std::vector<std::string> learnt_names() const;
   int64_t num_learnt() const;
 
-  // Writes model.safetensors (F32, or BF16 when asked) with the configuration's hash.
-  void save(const std::filesystem::path& file, const Architecture& architecture, const std::string& config_hash,
-            bool bf16 = false) const;
+  // Writes model.safetensors (F32) with the configuration's hash.
+  void save(const std::filesystem::path& file, const Architecture& architecture, const std::string& config_hash) const;
 
  private:
   std::vector<ParameterSpec> specs_;
