@@ -42,6 +42,7 @@ class Ours:
         return json.loads(self.process.stdout.readline())
 
     def turn(self) -> None:
+        self.ask(f"run 1 {PREFILL} 1")  # warm, as llama-bench warms up
         self.results.append({
             "prefill512": PREFILL / self.ask(f"run 1 {PREFILL} 0")["prefill_seconds"],
             "decode128": DECODE / self.ask(f"run 1 0 {DECODE}")["decode_seconds"],
@@ -94,7 +95,6 @@ def medians(side) -> dict:
 def compare(name: str, ours: Ours, peer: Peer, turns: int) -> dict:
     """Medians of both and their ratios, ours to the peer's."""
     limits = ours.ask("limits")
-    ours.ask(f"run 1 {PREFILL} 0")  # the first one faults the weights in
     for _ in range(turns):
         for side in (ours, peer):
             side.turn()
@@ -119,8 +119,6 @@ def size(path: pathlib.Path) -> str:
 
 def compare_mhc(program: pathlib.Path, flat: pathlib.Path, mhc: pathlib.Path, threads: int, turns: int) -> dict:
     sides = {name: Ours(program, path, threads) for name, path in (("flat", flat), ("mhc", mhc))}
-    for side in sides.values():
-        side.ask(f"run 1 {PREFILL} 0")
     for _ in range(turns):
         for side in sides.values():
             side.turn()

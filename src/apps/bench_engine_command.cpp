@@ -133,9 +133,10 @@ void write_random(const std::filesystem::path& folder) {
 
 // "run TEXTS PROMPT TOKENS": so many texts of PROMPT tokens, then TOKENS more each, one a pass. "limits": the
 // machine's.
-void serve(const std::string& path, int threads) {
+void serve(const std::string& path, int threads, const std::string& cache) {
   engine::EngineOptions options;
   options.num_threads = threads;
+  options.kv_type = cache == "f16" ? KvType::kF16 : KvType::kF32;
   ModelFolder folder = open_model(path);
   const size_t bytes = std::filesystem::file_size(folder.weights->path());
   engine::Engine engine(std::move(folder), options);
@@ -164,14 +165,17 @@ void add_bench_engine_command(CLI::App& app) {
   struct Arguments {
     std::string model;
     int threads = 2;
+    std::string cache = "f16";  // as the peer's
     bool write_random = false;
   };
   auto args = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("bench-engine-worker", "Our side of ./tessera bench engine")->group("");
   command->add_option("MODEL", args->model)->required();
   command->add_option("--threads", args->threads)->check(CLI::Range(1, 1024));
+  command->add_option("--cache", args->cache)->check(CLI::IsMember({"f32", "f16"}));
   command->add_flag("--write-random", args->write_random, "write random weights beside MODEL's config.json and stop");
-  command->callback([args] { args->write_random ? write_random(args->model) : serve(args->model, args->threads); });
+  command->callback(
+      [args] { args->write_random ? write_random(args->model) : serve(args->model, args->threads, args->cache); });
 }
 
 }  // namespace tessera

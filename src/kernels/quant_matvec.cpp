@@ -126,18 +126,18 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
 
 // The rows in tiles of four, a block of outputs at a time; as many rows at once as stay in the first-level cache while
 // the blocks pass by.
-#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                                                \
-  const size_t most = static_cast<size_t>(std::max<int64_t>(4, kRowBytes / quantised_row_bytes(w.inputs) / 4 * 4));   \
-  for (size_t first = 0; first < rows.size(); first += most) {                                                        \
-    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));                \
-    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                            \
-      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                                \
-      size_t r = 0;                                                                                                   \
-      for (; r + 4 <= some.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store);                         \
-      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                                    \
-      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                                    \
-      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                                    \
-    }                                                                                                                 \
+#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                                              \
+  const size_t most = static_cast<size_t>(std::max<int64_t>(4, kRowBytes / quantised_row_bytes(w.inputs) / 4 * 4)); \
+  for (size_t first = 0; first < rows.size(); first += most) {                                                      \
+    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));              \
+    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                          \
+      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                              \
+      size_t r = 0;                                                                                                 \
+      for (; r + 4 <= some.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store);                       \
+      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                                  \
+      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                                  \
+      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                                  \
+    }                                                                                                               \
   }
 
 template <int kBits>
