@@ -47,8 +47,10 @@ class Ours:
             "prefill512": PREFILL / self.ask(f"run 1 {PREFILL} 0")["prefill_seconds"],
             "decode128": DECODE / self.ask(f"run 1 0 {DECODE}")["decode_seconds"],
             "batch8": TEXTS * TEXT_TOKENS / self.ask(f"run {TEXTS} {TEXT_PROMPT} {TEXT_TOKENS}")["decode_seconds"],
-            "first_token": seconds_of([self.program, "generate", self.model, "-p", PROMPT, "-n", 1, "--temperature", 0, "--threads", self.threads]),
         })  # fmt: skip
+
+    def first_token(self) -> float:
+        return seconds_of([self.program, "generate", self.model, "-p", PROMPT, "-n", 1, "--temperature", 0, "--threads", self.threads])
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -68,12 +70,11 @@ class Peer:
         prefill, decode = self.run("llama-bench", "-p", PREFILL, "-n", DECODE, "-r", 1, "-o", "jsonl")
         (batch,) = self.run("llama-batched-bench", "-c", TEXTS * (TEXT_PROMPT + TEXT_TOKENS), "-b", 2048, "-npp", TEXT_PROMPT, "-ntg", TEXT_TOKENS,
                             "-npl", TEXTS, "--output-format", "jsonl")  # fmt: skip
-        first = [self.programs / "llama-completion", "-m", self.model, "-t", self.threads, "-p", PROMPT, "-n", 1, "--temp", 0, "-no-cnv", "--no-warmup", "-c", 512]
-        self.results.append({"prefill512": prefill["avg_ts"], "decode128": decode["avg_ts"], "batch8": batch["speed_tg"], "first_token": seconds_of(first)})
+        self.results.append({"prefill512": prefill["avg_ts"], "decode128": decode["avg_ts"], "batch8": batch["speed_tg"]})
 
-    def close(self) -> None:
-        pass
-
+    def first_token(self) -> float:
+        command = [self.programs / "llama-completion", "-m", self.model, "-t", self.threads, "-c", 512, "-p", PROMPT, "-n", 1, "--temp", 0, "-no-cnv", "--no-warmup"]
+        return seconds_of(command)
 
 def output_of(command: list) -> str:
     done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -94,11 +95,15 @@ def medians(side) -> dict:
 
 def compare(name: str, ours: Ours, peer: Peer, turns: int) -> dict:
     """Medians of both and their ratios, ours to the peer's."""
-    limits = ours.ask("limits")
+    measured = []
     for _ in range(turns):
+        measured.append(ours.ask("limits"))
         for side in (ours, peer):
             side.turn()
+            side.results[-1]["first_token"] = side.first_token()
+    ours.close()
     a, b = medians(ours), medians(peer)
+    limits = {key: statistics.median(m[key] for m in measured) for key in measured[0]}
     model = engine_models.costs(ours.model)
     limits["bandwidth_share"] = a["decode128"] * model["bytes_per_token"] / limits["bytes_per_s"]
     macs_per_s = a["prefill512"] * (model["macs_per_token"])
@@ -152,23 +157,21 @@ def main() -> None:
     models = engine_models.Models(args.program.resolve(), ROOT)
     report = {}
     if "quality" in parts:
-        prepared = [models.ours(None), models.ours(8), models.ours(4), models.peer_as_ours()]
-        if not args.prepare:
+        if args.prepare:
+            models.ours(8), models.ours(4), models.peer_as_ours()
+        else:
             report["quality"] = engine_quality.measure(models, args.text)
     if "smollm2" in parts:
         for bits, key in ((4, "4 bits"), (8, "8 bits")):
             ours, peer = models.ours(bits), models.peer(bits)
             if not args.prepare:
-                sides = Ours(models.program, ours, args.threads), Peer(models.peer_programs(), peer, args.threads)
-                result = compare(f"SmolLM2-135M, {key}", *sides, args.turns)
-                sides[0].close()
+                result = compare(f"SmolLM2-135M, {key}", Ours(models.program, ours, args.threads), Peer(models.peer_programs(), peer, args.threads), args.turns)
                 report |= result if bits == 4 else {"q8": result}
     if "moe" in parts:
         ours, peer = models.moe()
         if not args.prepare:
             sides = Ours(models.program, ours, args.threads), Peer(models.peer_programs(), peer, args.threads)
             report["moe"] = compare("flat MoE, 8 experts of which 2, 4 bits", *sides, args.turns)
-            sides[0].close()
     if "mhc" in parts:
         flat, mhc = models.mhc_pair()
         if not args.prepare:
