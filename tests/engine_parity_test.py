@@ -17,6 +17,7 @@ HIERARCHY = CONFIG["model"]["hierarchy"]
 KINDS = {
     "hierarchy": {},
     "own-table": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True}}},
+    "bigrams": {"model": {"trunk.bigram_rows": 500}},
     "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},
                        "domain_router": {"kind": "none"}, "component_router": {"kind": "gate"}}},
@@ -40,8 +41,9 @@ def train(folder: pathlib.Path, kind: str) -> str:
     config["train"] |= {"batch_tokens": 256, "micro_batch_tokens": 256}
     config["train"]["optimizer"] = {"lr": 0.03}  # far from the start, so that routes differ
     for key, value in KINDS[kind].get("model", {}).items():
-        if key == "trunk.dense_width":
-            config["model"]["trunk"]["dense_width"] = value
+        part, _, name = key.partition(".")
+        if name:
+            config["model"][part][name] = value
         else:
             config["model"][key] = value
     (folder / f"{kind}.json").write_text(json.dumps(config))

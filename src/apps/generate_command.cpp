@@ -6,16 +6,26 @@
 #include "apps/commands.h"
 #include "apps/engine_arguments.h"
 #include "apps/route_text.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/peak_memory.h"
 #include "engine/generate.h"
 
 namespace tessera {
 
+namespace {
+
+std::shared_ptr<const engine::Grammar> load_grammar(const std::string& name) {
+  return std::make_shared<const engine::Grammar>(name == "json" ? engine::Grammar::json()
+                                                                : engine::Grammar::parse(read_file(name), name));
+}
+
+}  // namespace
+
 void add_generate_command(CLI::App& app) {
   struct Arguments {
     EngineArguments engine;
-    std::string prompt;
+    std::string prompt, grammar;
     engine::GenerateOptions options;
     bool json = false;
   };
@@ -28,6 +38,7 @@ void add_generate_command(CLI::App& app) {
       ->capture_default_str();
   add_sampler_options(*command, args->options.sampler);
   command->add_option("--stop", args->options.stop, "the text ends before this; may be given several times");
+  command->add_option("--grammar", args->grammar, "the text is of this GBNF grammar (a file), or 'json'");
   command->add_option("--logprobs", args->options.num_logprobs, "with --json: the N most probable tokens of each place")
       ->check(CLI::Range(0, 1000));
   command->add_flag("--json", args->json, "last line: one JSON object with the route");
@@ -35,6 +46,7 @@ void add_generate_command(CLI::App& app) {
   command->callback([args] {
     LoadedEngine loaded = load_engine(args->engine);
     args->options.stop_tokens = loaded.stop_tokens;
+    if (!args->grammar.empty()) args->options.grammar = load_grammar(args->grammar);
     const engine::Generated generated = generate(*loaded.engine, loaded.tokenizer, args->prompt, args->options);
     std::cout << text_with_route(generated, loaded.tokenizer, loaded.engine->architecture(),
                                  ::isatty(STDOUT_FILENO) != 0);

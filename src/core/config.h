@@ -111,6 +111,7 @@ void visit(V&& v, Trunk& t) {
   v("rope_theta", t.rope_theta, "base of the rotary positions");
   v("norm_eps", t.norm_eps, "epsilon of RMSNorm");
   v("tied_embeddings", t.tied_embeddings, "output head = embedding table");
+  v("bigram_rows", t.bigram_rows, "rows of a table looked up by the token and the one before it; 0: none");
 }
 template <class V>
 void visit(V&& v, DomainRouter& r) {

@@ -136,6 +136,7 @@ void check(const Architecture& a) {
   require_at_least("model.trunk.num_heads", t.num_heads, 1);
   require_at_least("model.trunk.num_kv_heads", t.num_kv_heads, 1);
   require_at_least("model.trunk.context_length", t.context_length, 2);
+  require_at_least("model.trunk.bigram_rows", t.bigram_rows, 0);
   require_divides("model.trunk.num_heads", t.num_heads, "model.trunk.num_kv_heads", t.num_kv_heads);
   if (t.head_dim == 0) require_divides("model.trunk.width", t.width, "model.trunk.num_heads", t.num_heads);
   require(

@@ -72,7 +72,7 @@ ParameterCount count_tensors(const Architecture& a) {
     if (tensor.buffer) count.buffers += n;
   }
   if (a.trunk.tied_embeddings) {
-    count.parts[static_cast<size_t>(Part::kHead)].active = count.of(Part::kEmbedding).total;
+    count.parts[static_cast<size_t>(Part::kHead)].active = static_cast<int64_t>(a.trunk.vocab_size) * a.trunk.width;
   }
   return count;
 }

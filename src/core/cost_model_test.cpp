@@ -76,6 +76,14 @@ TEST(CostModel, CountsByHand) {
   EXPECT_EQ(count.buffers, 3 * 8);
 }
 
+TEST(CostModel, ATableOfBigramsIsLookedUpAndNoHead) {
+  Architecture a = small_model();
+  a.trunk.bigram_rows = 70;
+  const ParameterCount count = count_parameters(a);
+  expect_part(count, Part::kEmbedding, (50 + 70) * 16, 0);
+  expect_part(count, Part::kHead, 0, 50 * 16);
+}
+
 TEST(CostModel, DeepModelsCountAsTheirTensorListDoes) {
   Architecture a = small_model(), dense = a;
   a.trunk.num_layers = 9;

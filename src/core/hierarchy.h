@@ -44,6 +44,9 @@ struct Trunk {
   double rope_theta = 10000.0;
   double norm_eps = 1e-5;
   bool tied_embeddings = true;  // the output head is the embedding table
+  // Rows of a table that is added to a token's embedding at bigram_row(the token before it, the token): a look-up tells
+  // the first layer what costs it attention otherwise (hash embeddings: Svenstrup et al. 2017). 0: none.
+  int64_t bigram_rows = 0;
 };
 
 // Level 1: a block-causal encoder over the tokens, once a chunk. DESIGN section 3.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "core/bigram.h"
 
 namespace tessera::engine {
 
@@ -68,6 +69,19 @@ Sequence Engine::prefix_of(const Sequence& from, int64_t num_tokens) const {
   return sequence;
 }
 
+void Engine::add_bigrams(std::span<const TokenRow> rows) {
+  const int64_t width = model_.architecture.trunk.width;
+  bigram_D_.resize(static_cast<size_t>(width));
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const int32_t* token = &rows[r].sequence->tokens[static_cast<size_t>(rows[r].position)];
+    const int32_t previous = rows[r].position > 0 ? token[-1] : 0;
+    copy_weight_row(weights_.bigram_embedding, bigram_row(previous, *token, model_.architecture.trunk.bigram_rows),
+                    bigram_D_.data());
+    float* x = &x_[r * static_cast<size_t>(width)];
+    for (size_t d = 0; d < bigram_D_.size(); ++d) x[d] += bigram_D_[d];
+  }
+}
+
 std::span<const float> Engine::forward(std::span<const Segment> segments) {
   const Architecture& a = model_.architecture;
   const Trunk& t = a.trunk;
@@ -115,6 +129,7 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
                     &x_[static_cast<size_t>(r * width)]);
   }
   if (has_routes) routers_.plan(rows, x_.data());
+  if (t.bigram_rows > 0) add_bigrams(rows);
 
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const BlockWeights& block = weights_.blocks[static_cast<size_t>(layer)];

@@ -54,6 +54,8 @@ class Engine {
   void logits(std::span<const float> hidden_RD, float* out_RV);
 
  private:
+  void add_bigrams(std::span<const TokenRow> rows);
+
   ModelFolder model_;
   EngineOptions options_;
   Weights weights_;
@@ -62,7 +64,7 @@ class Engine {
   Routers routers_;
   ComponentLayer component_layer_;
   Rotary rotary_;
-  std::vector<float> x_, hidden_;
+  std::vector<float> x_, hidden_, bigram_D_;
   Activations normed_, head_input_;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/generate.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -62,6 +63,10 @@ std::shared_ptr<Generation> Batch::add(std::vector<int32_t> tokens, GenerateOpti
   }
   generation->sequence_ = best ? engine_.prefix_of(*best, most) : engine_.new_sequence(options.records_route);
   generation->result_.tokens = std::move(tokens);
+  if (options.grammar) {
+    generation->grammar_ = std::make_unique<GrammarState>(options.grammar);
+    if (!vocabulary_) vocabulary_ = std::make_unique<SortedVocabulary>(tokenizer_);
+  }
   generation->options_ = std::move(options);
   generation->each_ = std::move(each);
   running_.push_back(generation);
@@ -89,14 +94,26 @@ void Batch::take_token(Generation& g, std::span<float> logits) {
   const size_t known = std::min(logits.size(), static_cast<size_t>(tokenizer_.vocab_size()));
   const std::vector<float> before =
       options.num_logprobs > 0 ? std::vector<float>(logits.begin(), logits.end()) : std::vector<float>();
+  std::vector<int32_t> ends = options.stop_tokens;
+  ends.push_back(tokenizer_.bos());
+  if (g.grammar_) {
+    g.grammar_->mask(*vocabulary_, ends, logits.first(known));
+    if (*std::max_element(logits.begin(), logits.begin() + static_cast<ptrdiff_t>(known)) == -INFINITY) {
+      result.finish_reason = "grammar";
+      return;
+    }
+  }
   const int32_t token = sample(logits.first(known), result.tokens, options.sampler);
-  if (token == tokenizer_.bos() ||
-      std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) != options.stop_tokens.end()) {
+  if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
     result.finish_reason = "stop";
     return;
   }
   result.tokens.push_back(token);
   result.text += tokenizer_.token_bytes(token);
+  if (g.grammar_) {
+    g.grammar_->accept(tokenizer_.token_bytes(token));
+    if (!g.grammar_->can_go_on()) result.finish_reason = "stop";
+  }
   if (options.num_logprobs > 0) {
     result.logprobs.push_back({token, before[static_cast<size_t>(token)] - log_total});
     result.top_logprobs.push_back(std::move(top));

@@ -9,6 +9,7 @@
 
 #include "core/tokenizer.h"
 #include "engine/engine.h"
+#include "engine/grammar.h"
 #include "engine/sampler.h"
 
 namespace tessera::engine {
@@ -16,9 +17,10 @@ namespace tessera::engine {
 struct GenerateOptions {
   int max_tokens = 64;
   SamplerOptions sampler;
-  std::vector<std::string> stop;     // the text ends before the first of these
-  std::vector<int32_t> stop_tokens;  // beside the start token, which always ends a text
-  int num_logprobs = 0;              // the most probable tokens reported for each generated one; 0: none
+  std::vector<std::string> stop;           // the text ends before the first of these
+  std::vector<int32_t> stop_tokens;        // beside the start token, which always ends a text
+  std::shared_ptr<const Grammar> grammar;  // the continuation is a text of it, or the beginning of one
+  int num_logprobs = 0;                    // the most probable tokens reported for each generated one; 0: none
   bool records_route = true;
 };
 
@@ -28,12 +30,13 @@ struct TokenLogprob {
 };
 
 struct Generated {
-  std::vector<int32_t> tokens;                          // start token, prompt, continuation
-  int num_prompt_tokens = 0;                            // start token included
-  std::string text;                                     // of the continuation
-  std::string finish_reason;                            // "length", "stop" or "cancelled"; empty while it runs
-  Route route;                                          // of `tokens` but the last
-  std::vector<TokenLogprob> logprobs;                   // of the continuation
+  std::vector<int32_t> tokens;         // start token, prompt, continuation
+  int num_prompt_tokens = 0;           // start token included
+  std::string text;                    // of the continuation
+  std::string finish_reason;           // "length", "stop", "cancelled", or "grammar" when no token goes on
+                                       // with it; empty while it runs
+  Route route;                         // of `tokens` but the last
+  std::vector<TokenLogprob> logprobs;  // of the continuation
   std::vector<std::vector<TokenLogprob>> top_logprobs;  // num_logprobs of each
   double prefill_seconds = 0, decode_seconds = 0;
   int num_prefilled_tokens = 0;  // prompt tokens that were run, not taken over from another text
@@ -55,6 +58,7 @@ class Generation {
   GenerateOptions options_;
   std::function<bool(std::string_view)> each_;
   Sequence sequence_;
+  std::unique_ptr<GrammarState> grammar_;
   size_t num_shown_ = 0;  // bytes of the text
 };
 
@@ -82,6 +86,7 @@ class Batch {
   std::vector<std::shared_ptr<Generation>> running_;
   std::list<Sequence> kept_;  // of finished texts, the newest first
   std::vector<float> logits_;
+  std::unique_ptr<SortedVocabulary> vocabulary_;  // made for the first text with a grammar
 };
 
 // The start token, where the tokenizer has one, and the prompt.

@@ -144,6 +144,7 @@ Weights load_weights(const ModelFolder& model) {
                 kv_heads = static_cast<int64_t>(t.num_kv_heads) * head_dim(t);
   Weights weights;
   weights.embedding = load.matrix("embedding", t.vocab_size, width);
+  if (t.bigram_rows > 0) weights.bigram_embedding = load.matrix("bigram_embedding", t.bigram_rows, width);
   weights.head = t.tied_embeddings ? weights.embedding : load.matrix("head", t.vocab_size, width);
   weights.final_norm = load.vector("final_norm");
   if (num_component_layers(a) > 0) load_routers(load, a, weights);

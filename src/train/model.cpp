@@ -40,6 +40,8 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_);
   const Visible visible = causal(rows.starts_RT, embedded_RTD);
   at::Tensor x = embedded_RTD;
+  if (t.bigram_rows > 0)
+    x = x + at::embedding(p["bigram_embedding"], bigram_rows(rows, t.bigram_rows)).to(compute_dtype_);
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],

@@ -25,7 +25,7 @@ double learning_rate(const OptimizerConfig& c, int64_t step, int64_t num_steps) 
 
 namespace {
 
-bool is_table(const std::string& name) { return name == "embedding" || name == "head"; }  // a row a token
+bool is_table(const std::string& name) { return name.ends_with("embedding") || name == "head"; }  // a row a token
 
 // What gives scores row by row (tables, router heads and gates) has no business being orthogonal.
 bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {

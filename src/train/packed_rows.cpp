@@ -1,6 +1,7 @@
 #include "train/packed_rows.h"
 
 #include "base/error.h"
+#include "core/bigram.h"
 #include "core/route.h"
 
 namespace tessera {
@@ -43,6 +44,14 @@ PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int
   rows.chunk_id_S = to_tensor(ids, {static_cast<int64_t>(size)}, device);
   rows.chunk_ends_RT = to_tensor(ends, {num_rows, num_tokens}, device);
   return rows;
+}
+
+at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows) {
+  const at::Tensor previous_RT = rows.tokens_RT.roll({1}, {1}).masked_fill_(rows.positions_RT == 0, 0);
+  // int64 wraps round as uint64 does; its shift copies the sign, hence the mask.
+  const at::Tensor sum =
+      previous_RT * static_cast<int64_t>(kBigramPrevious) + rows.tokens_RT * static_cast<int64_t>(kBigramToken);
+  return sum.bitwise_right_shift(kBigramShift).bitwise_and((int64_t{1} << (64 - kBigramShift)) - 1).remainder(num_rows);
 }
 
 }  // namespace tessera

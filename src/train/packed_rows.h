@@ -32,4 +32,7 @@ PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int
                      const std::vector<int32_t>& starts_RT, const std::vector<int32_t>& targets_RT,
                      std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device);
 
+// core/bigram's row of each token, int64 [R, T].
+at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows);
+
 }  // namespace tessera

@@ -181,9 +181,9 @@ void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
   Json mine = to_json(config_),
        theirs = to_json(config_from_json(state.at("config")));  // keys that are new since then have their defaults
-  // What may differ when a run goes on: how often things are printed, kept and saved, and on how many threads.
+  // What may differ when a run goes on: how long, how often things are printed, kept and saved, on how many threads.
   for (const char* key :
-       {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
+       {"steps", "eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
     mine["train"].erase(key);
     theirs["train"].erase(key);
   }

@@ -120,6 +120,28 @@ TEST_F(Trainer, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   }
 }
 
+// With a schedule that is flat until its decay, one long run serves every length: what is resumed in the flat part with
+// other steps is the run that had them from the start.
+TEST_F(Trainer, ARunGoesOnWithOtherStepsThanItBeganWith) {
+  Config whole = config("short");
+  whole.train.optimizer.schedule = "wsd";
+  whole.train.steps = 14;
+  const TrainResult expected = train(whole, options());
+  Config longer = whole;
+  longer.name = "longer";
+  longer.train.steps = 20;
+  longer.train.checkpoint_every = 7;
+  longer.train.keep_checkpoints = 5;
+  const TrainResult first = train(longer, options());
+  for (const char* late : {"step-00000014", "step-00000020"}) fs::remove_all(first.run / "checkpoints" / late);
+  TrainOptions resume = options();
+  resume.resume = true;
+  longer.train.steps = 14;
+  const TrainResult second = train(longer, resume);
+  EXPECT_EQ(second.steps, 14);
+  EXPECT_EQ(newest_weights(second).substr(4096), newest_weights(expected).substr(4096));
+}
+
 TEST_F(Trainer, ABrokenCheckpointIsSkippedAndTheOneBeforeTaken) {
   Config c = config("broken");
   c.train.checkpoint_every = 10;
