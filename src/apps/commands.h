@@ -9,6 +9,7 @@ namespace tessera {
 
 // tessera: links no LibTorch.
 void add_bench_budget_command(CLI::App& app);
+void add_bench_engine_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
 void add_completion_command(CLI::App& app);
 void add_data_commands(CLI::App& app);

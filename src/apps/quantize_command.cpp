@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "apps/commands.h"
+#include "apps/quantised_bits.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/float_bits.h"
@@ -20,13 +21,6 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-// 0: stays as it is. Routers stay: they are small, and the choices are then the same. Embedding and head keep 8 bits:
-// as a head it decides the next token by itself.
-int bits_of(const TensorSpec& spec, int bits) {
-  if (spec.shape.size() != 2 || spec.part == Part::kDomainRouter || spec.part == Part::kComponentRouter) return 0;
-  return spec.part == Part::kEmbedding || spec.part == Part::kHead ? std::max(bits, 8) : bits;
-}
 
 WeightType weight_type(const std::string& file, const TensorInfo& tensor) {
   if (tensor.dtype == "F32") return WeightType::kF32;
@@ -69,7 +63,7 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
   for (const TensorSpec& spec : specs) {
     const TensorInfo& tensor = model.weights->at(spec.name);
     TensorToWrite entry = {spec.name, tensor.dtype, spec.shape, model.weights->bytes(tensor), spec.page_start};
-    if (const int b = bits_of(spec, bits); b > 0) {
+    if (const int b = quantised_bits(spec, bits); b > 0) {
       weight_type(file, tensor);
       const int64_t bytes = b == 16 ? 2 * num_elements(spec.shape) : quantised_bytes(spec.shape[0], spec.shape[1], b);
       entry.dtype = b == 16 ? "BF16" : "U8";
@@ -91,7 +85,7 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
     Progress progress("quantize");
     for (size_t i = 0; i < specs.size(); ++i) {
       const TensorInfo& tensor = model.weights->at(specs[i].name);
-      if (const int b = bits_of(specs[i], bits); b > 0) {
+      if (const int b = quantised_bits(specs[i], bits); b > 0) {
         writer.write(quantised(
             {model.weights->bytes(tensor).data(), weight_type(file, tensor), specs[i].shape[0], specs[i].shape[1]}, b));
       } else if (!list[i].bytes.empty()) {

@@ -120,7 +120,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
     int64_t begin, count, end;  // rows; positions
   };
   std::vector<Tile> tiles;
-  const int64_t most = std::max<int64_t>(1, 8 / group);
+  const int64_t most = group % 4 == 0 ? 2 : group % 2 == 0 ? 4 : 8;  // queries in fours, as attend() takes them
   for (int64_t r = 0; r < rows; ++r) {
     const RowPlace& place = places[static_cast<size_t>(r)];
     if (tiles.empty() || tiles.back().count == most || places[static_cast<size_t>(r - 1)].cache != place.cache)

@@ -48,8 +48,8 @@ inline constexpr int64_t quantised_row_bytes(int64_t inputs) {
 }
 void quantise_row(const float* x, int64_t inputs, std::byte* out);
 
-// W [outputs, inputs] f32, row-major, into the file's layout. Scales: at 8 bits max |w| / 127; at 4 bits the one of
-// some candidates with the least squared error.
+// W [outputs, inputs] f32, row-major, into the file's layout. Scales: at 8 bits max |w| / 127; at 4 bits the weight of
+// largest size / -8, as in Q4_0. (A search for the least squared error gives worse text: docs/LOG.md.)
 void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, std::byte* out);
 
 // The specification, in plain scalar code (inference_ref.cpp).

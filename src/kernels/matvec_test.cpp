@@ -113,6 +113,17 @@ TEST(Matvec, EveryQuantisedWayGivesTheSameBits) {
   }
 }
 
+TEST(Matvec, ManyLongRowsPassInPieces) {  // more than a first-level cache holds
+  for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
+    const std::vector<std::byte> bytes = weights_of(type, 33, 1600, 3);
+    const WeightMatrix w = {bytes.data(), type, 33, 1600};
+    Rows a(21, 1600, 33, 4), b(21, 1600, 33, 4);
+    multiply(w, 0, 33, a.rows, Store::kAdd);
+    ref::multiply(w, 0, 33, b.rows, Store::kAdd);
+    EXPECT_EQ(a.y, b.y);
+  }
+}
+
 TEST(Matvec, ExtremeQuantisedValuesDontOverflow) {
   // Every weight and activation at its largest size: where maddubs would saturate.
   for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {

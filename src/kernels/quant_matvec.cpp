@@ -18,22 +18,41 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kScaleBytes = 2 * kBlockOutputs;
+constexpr int64_t kRowBytes = 20 << 10;
 
-// One group of one row: 8 outputs (half a block) x 32 inputs, for R rows. `cells`: the half's first byte of cell 0.
+// Four inputs of a quantised row, or its scale, in every lane: one load. (Through an integer register, as a compiler
+// does with _mm256_set1_epi32, it is three instructions.)
+TESSERA_AVX2_INLINE __m256 broadcast(const std::byte* from) {
+  return _mm256_broadcast_ss(reinterpret_cast<const float*>(from));
+}
+TESSERA_AVX2_INLINE __m256i broadcast_inputs(const std::byte* from) { return _mm256_castps_si256(broadcast(from)); }
+TESSERA_AVX2_INLINE __m256i load(const std::byte* from) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+}
+
+// Keeps a sum in its register: the compiler would reorder the additions and run out of registers.
+TESSERA_AVX2_INLINE void pin(__m256i& sum) { asm("" : "+x"(sum)); }
+
+// dots[h][r]: the integer dot products of half h of a block (8 outputs) with one group of row r.
 // 8 bits: |w| and the sign moved to the activation, since unsigned 255 x signed 127 would saturate in maddubs.
 template <int R>
-TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const* groups, __m256i* dots) {
+TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const* groups, __m256i (*dots)[R]) {
   const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
-  for (int r = 0; r < R; ++r) dots[r] = _mm256_setzero_si256();
+  for (int r = 0; r < R; ++r) dots[0][r] = dots[1][r] = _mm256_setzero_si256();
+#pragma GCC unroll 1
   for (int c = 0; c < 8; ++c) {
-    const __m256i w =
-        _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(cells + 64 * c)), zero_point);
-    const __m256i magnitude = _mm256_abs_epi8(w);
+    __m256i w[2], magnitude[2];
+    for (int h = 0; h < 2; ++h) {
+      w[h] = _mm256_xor_si256(load(cells + 64 * c + 32 * h), zero_point);
+      magnitude[h] = _mm256_abs_epi8(w[h]);
+    }
     for (int r = 0; r < R; ++r) {
-      int32_t four;
-      std::memcpy(&four, groups[r] + 8 + 4 * c, 4);
-      const __m256i x = _mm256_sign_epi8(_mm256_set1_epi32(four), w);
-      dots[r] = _mm256_add_epi32(dots[r], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, x), ones));
+      const __m256i x = broadcast_inputs(groups[r] + 8 + 4 * c);
+      for (int h = 0; h < 2; ++h) {
+        const __m256i pairs = _mm256_maddubs_epi16(magnitude[h], _mm256_sign_epi8(x, w[h]));
+        dots[h][r] = _mm256_add_epi32(dots[h][r], _mm256_madd_epi16(pairs, ones));
+        pin(dots[h][r]);
+      }
     }
   }
 }
@@ -41,24 +60,30 @@ TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const*
 // 4 bits: stored 0..15 x activations; eight pairs stay below 8 * 2 * 15 * 127 = 30,480, so they add up in 16 bits. The
 // zero point comes off as 8 * (sum of the activations).
 template <int R>
-TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const* groups, __m256i* dots) {
+TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const* groups, __m256i (*dots)[R]) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-  __m256i sums[R];
-  for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_si256();
+  __m256i sums[2][R];
+  for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_si256();
+#pragma GCC unroll 1
   for (int c = 0; c < 4; ++c) {
-    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(cells + 64 * c));
-    const __m256i w0 = _mm256_and_si256(bytes, low), w1 = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
-    for (int r = 0; r < R; ++r) {
-      int32_t four[2];
-      std::memcpy(four, groups[r] + 8 + 8 * c, 8);
-      sums[r] = _mm256_add_epi16(sums[r], _mm256_maddubs_epi16(w0, _mm256_set1_epi32(four[0])));
-      sums[r] = _mm256_add_epi16(sums[r], _mm256_maddubs_epi16(w1, _mm256_set1_epi32(four[1])));
+    for (int nibble = 0; nibble < 2; ++nibble) {
+      __m256i w[2];
+      for (int h = 0; h < 2; ++h) {
+        const __m256i bytes = load(cells + 64 * c + 32 * h);
+        w[h] = _mm256_and_si256(nibble == 0 ? bytes : _mm256_srli_epi16(bytes, 4), low);
+      }
+      for (int r = 0; r < R; ++r) {
+        const __m256i x = broadcast_inputs(groups[r] + 8 + 8 * c + 4 * nibble);
+        for (int h = 0; h < 2; ++h) {
+          sums[h][r] = _mm256_add_epi16(sums[h][r], _mm256_maddubs_epi16(w[h], x));
+          pin(sums[h][r]);
+        }
+      }
     }
   }
   for (int r = 0; r < R; ++r) {
-    int32_t sum;
-    std::memcpy(&sum, groups[r] + 4, 4);
-    dots[r] = _mm256_sub_epi32(_mm256_madd_epi16(sums[r], ones), _mm256_set1_epi32(8 * sum));
+    const __m256i offset = _mm256_slli_epi32(broadcast_inputs(groups[r] + 4), 3);
+    for (int h = 0; h < 2; ++h) dots[h][r] = _mm256_sub_epi32(_mm256_madd_epi16(sums[h][r], ones), offset);
   }
 }
 
@@ -74,47 +99,45 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
                                  Store store) {
   const int64_t across = num_blocks(w.inputs, kBlockInputs);
   const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
-  __m256 sums[2][R];
+  // In memory, not in registers: they are touched once a group, and the integer sums need the registers.
+  alignas(32) float sums_storage[R][kBlockOutputs] = {};
+  float(*sums)[kBlockOutputs] = sums_storage;
+  asm("" : "+r"(sums) : : "memory");
   const std::byte* groups[R];
-  for (int r = 0; r < R; ++r) {
-    sums[0][r] = sums[1][r] = _mm256_setzero_ps();
-    groups[r] = rows[r].quantised;
-  }
+  for (int r = 0; r < R; ++r) groups[r] = rows[r].quantised;
   for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
-    for (int half = 0; half < 2; ++half) {
-      __m256i dots[R];
-      if constexpr (kBits == 8) {
-        dots_q8<R>(block + kScaleBytes + 32 * half, groups, dots);
-      } else {
-        dots_q4<R>(block + kScaleBytes + 32 * half, groups, dots);
-      }
-      const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
+    __m256i dots[2][R];
+    if constexpr (kBits == 8) {
+      dots_q8<R>(block + kScaleBytes, groups, dots);
+    } else {
+      dots_q4<R>(block + kScaleBytes, groups, dots);
+    }
+    for (int h = 0; h < 2; ++h) {
+      const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * h)));
       for (int r = 0; r < R; ++r) {
-        float scale;
-        std::memcpy(&scale, groups[r], 4);
-        sums[half][r] =
-            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r]), _mm256_mul_ps(scales, _mm256_set1_ps(scale)), sums[half][r]);
+        const __m256 sum = _mm256_load_ps(sums[r] + 8 * h), scale = _mm256_mul_ps(scales, broadcast(groups[r]));
+        _mm256_store_ps(sums[r] + 8 * h, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[h][r]), scale, sum));
       }
     }
     for (int r = 0; r < R; ++r) groups[r] += kQuantisedGroupBytes;
   }
-  for (int r = 0; r < R; ++r) {
-    float out[kBlockOutputs];
-    _mm256_storeu_ps(out, sums[0][r]);
-    _mm256_storeu_ps(out + 8, sums[1][r]);
-    store_outputs(out, output, count, rows[r], store);
-  }
+  for (int r = 0; r < R; ++r) store_outputs(sums[r], output, count, rows[r], store);
 }
 
-// The rows in tiles of four, a block of outputs at a time.
-#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                      \
-  for (int64_t o = begin; o < end; o += kBlockOutputs) {                                    \
-    const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                        \
-    size_t r = 0;                                                                           \
-    for (; r + 4 <= rows.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &rows[r], store); \
-    if (rows.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &rows[r], store);            \
-    if (rows.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &rows[r], store);            \
-    if (rows.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &rows[r], store);            \
+// The rows in tiles of four, a block of outputs at a time; as many rows at once as stay in the first-level cache while
+// the blocks pass by.
+#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                                              \
+  const size_t most = static_cast<size_t>(std::max<int64_t>(4, kRowBytes / quantised_row_bytes(w.inputs) / 4 * 4)); \
+  for (size_t first = 0; first < rows.size(); first += most) {                                                      \
+    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));              \
+    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                          \
+      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                              \
+      size_t r = 0;                                                                                                 \
+      for (; r + 4 <= some.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store);                       \
+      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                                  \
+      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                                  \
+      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                                  \
+    }                                                                                                               \
   }
 
 template <int kBits>

@@ -9,36 +9,14 @@
 namespace tessera {
 namespace {
 
-double squared_error(const float* w, int64_t count, float scale, int least, int most) {
-  double error = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float q = std::clamp(std::nearbyint(w[i] / scale), static_cast<float>(least), static_cast<float>(most));
-    error += static_cast<double>(w[i] - q * scale) * (w[i] - q * scale);
-  }
-  return error;
-}
-
-// A scale that f16 can hold.
-float rounded(float scale) { return float_from_f16(f16_from_float(scale)); }
-
-float best_scale(const float* w, int64_t count, int bits) {
+// Of one output's inputs in a block. 4 bits reach -8 but only +7, so the weight of largest size becomes -8, whatever
+// its sign. As f16 holds it.
+float scale_of(const float* w, int64_t count, int bits) {
   float extreme = 0;
   for (int64_t i = 0; i < count; ++i) {
     if (std::fabs(w[i]) > std::fabs(extreme)) extreme = w[i];
   }
-  if (bits == 8) return rounded(std::fabs(extreme) / 127.0f);
-  // The nibble reaches -8 but only +7: either sign of the scale, and a little clipping, can be better.
-  float best = 0;
-  double least = INFINITY;
-  for (int step = 0; step <= 20; ++step) {
-    for (float sign : {-1.0f, 1.0f}) {
-      const float scale = rounded(sign * extreme / (6.5f + 0.1f * static_cast<float>(step)));
-      if (scale == 0) continue;
-      const double error = squared_error(w, count, scale, -8, 7);
-      if (error < least) least = error, best = scale;
-    }
-  }
-  return best;
+  return float_from_f16(f16_from_float(bits == 8 ? std::fabs(extreme) / 127.0f : extreme / -8.0f));
 }
 
 }  // namespace
@@ -52,7 +30,7 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
       for (int64_t o = 0; o < std::min<int64_t>(kBlockOutputs, outputs - o0); ++o) {
         const float* row = w + (o0 + o) * inputs + i0;
         const int64_t count = std::min<int64_t>(kBlockInputs, inputs - i0);
-        const float scale = best_scale(row, count, bits);
+        const float scale = scale_of(row, count, bits);
         const uint16_t stored_scale = f16_from_float(scale);
         std::memcpy(out + 2 * o, &stored_scale, 2);
         for (int64_t i = 0; scale != 0 && i < count; ++i) {
