@@ -76,6 +76,7 @@ class Peer:
         command = [self.programs / "llama-completion", "-m", self.model, "-t", self.threads, "-c", 512, "-p", PROMPT, "-n", 1, "--temp", 0, "-no-cnv", "--no-warmup"]
         return seconds_of(command)
 
+
 def output_of(command: list) -> str:
     done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
@@ -106,7 +107,7 @@ def compare(name: str, ours: Ours, peer: Peer, turns: int) -> dict:
     limits = {key: statistics.median(m[key] for m in measured) for key in measured[0]}
     model = engine_models.costs(ours.model)
     limits["bandwidth_share"] = a["decode128"] * model["bytes_per_token"] / limits["bytes_per_s"]
-    macs_per_s = a["prefill512"] * (model["macs_per_token"])
+    macs_per_s = a["prefill512"] * model["macs_per_token"]
     limits["int8_peak_share"], limits["f32_peak_share"] = macs_per_s / limits["int8_macs_per_s"], macs_per_s / limits["f32_macs_per_s"]
     print(f"\n{name}: ours {ours.model.name} ({size(ours.model / 'model.safetensors')}), peer {peer.model.name} ({size(peer.model)})")
     for key in (*MEASURES, "first_token"):

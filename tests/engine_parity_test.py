@@ -52,6 +52,10 @@ def train(folder: pathlib.Path, kind: str) -> str:
     return f"runs/{kind}"
 
 
+def trained(folder: pathlib.Path, kind: str) -> str:
+    return f"runs/{kind}" if (folder / f"runs/{kind}").exists() else train(folder, kind)
+
+
 def score(program: str, folder: pathlib.Path, model: str, lines: list) -> tuple[list, list]:
     command = [program, "score", model, "--logits", "logits.safetensors", "--threads", "1"]
     text = "\n".join(map(json.dumps, lines))
@@ -95,7 +99,7 @@ def test_links_no_libtorch():
 
 
 def test_fewer_bits_are_smaller_files_and_nearly_the_same_text(data):
-    model = train(data, "hierarchy") if not (data / "runs/hierarchy").exists() else "runs/hierarchy"
+    model = trained(data, "hierarchy")
     texts = [[0] + [(7 * i) % 4000 + 1 for i in range(100)]]
     (exact,), (route,) = score(TESSERA, data, model, texts)
     sizes = [(next((data / model).glob("checkpoints/*/model")) / "model.safetensors").stat().st_size]
@@ -114,7 +118,7 @@ def test_fewer_bits_are_smaller_files_and_nearly_the_same_text(data):
 
 
 def test_perplexity_and_bits_per_byte_agree(data):
-    model = train(data, "dense") if not (data / "runs/dense").exists() else "runs/dense"
+    model = trained(data, "dense")
     text = "int main() { return 0; }"
     (data / "text.txt").write_text(text)
     result = run(TESSERA, "perplexity", model, "text.txt", "--json", cwd=data)

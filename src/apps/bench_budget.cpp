@@ -13,6 +13,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "base/temporary_folder.h"
 #include "base/threads.h"
 #include "core/config.h"
 #include "core/tensor_names.h"
@@ -86,7 +87,6 @@ Architecture scaled(const Architecture& small, int64_t bytes) {
 // Random weights in f32, small enough that no layer's output grows. All matrices are cut from one pool of numbers: what
 // a product costs doesn't depend on them.
 void write_random_model(const Architecture& a, const fs::path& folder) {
-  fs::create_directories(folder);
   const std::vector<TensorSpec> specs = tensor_specs(a);
   std::vector<TensorToWrite> list;
   size_t largest = 0;
@@ -112,14 +112,6 @@ void write_random_model(const Architecture& a, const fs::path& folder) {
   progress.finish();
   write_json_file(folder / "config.json", {{"format", "tessera-1"}, {"model", to_json(a)}});
 }
-
-struct TemporaryFolder {
-  fs::path path = fs::temp_directory_path() / ("tessera-budget-" + std::to_string(::getpid()));
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
 
 // What a policy did over the turns that count, reading or decoding.
 struct Total {
@@ -252,7 +244,7 @@ int run_budget_bench(const BudgetBenchOptions& options) {
   const std::vector<Window> windows = trained_routes(options, options.turns + 1);
   const Architecture a = scaled(open_model(options.routes).architecture, options.model_bytes);
   if (num_component_layers(a) == 0) throw Error(ErrorCode::kData, options.routes + " has no components");
-  const TemporaryFolder folder;
+  const TemporaryFolder folder(fs::temp_directory_path() / ("tessera-budget-" + std::to_string(::getpid())));
   write_random_model(a, folder.path);
   const std::vector<Pass> passes = passes_of(windows, num_components(a.hierarchy));
   const int threads = options.threads > 0 ? options.threads : num_cpus();

@@ -23,17 +23,17 @@ void add_engine_options(CLI::App& command, EngineArguments& args) {
       ->check(CLI::PositiveNumber);
 }
 
-Json memory_json(const LoadedEngine& loaded) {
-  const engine::MemoryPlan* plan = &*loaded.plan;
-  const engine::ResidencyStatistics s = loaded.engine->residency()->statistics();
-  return {{"budget_bytes", plan->budget_bytes},
-          {"process_bytes", plan->process_bytes},
-          {"resident_bytes", plan->resident_bytes},
-          {"cache_bytes", plan->cache_bytes},
-          {"scratch_bytes", plan->scratch_bytes},
-          {"component_bytes", plan->slot_bytes},
-          {"components", plan->num_components},
-          {"components_in_memory", plan->num_slots},
+Json memory_json(const engine::Engine& engine) {
+  const engine::MemoryPlan& plan = *engine.plan();
+  const engine::ResidencyStatistics s = engine.residency()->statistics();
+  return {{"budget_bytes", plan.budget_bytes},
+          {"process_bytes", plan.process_bytes},
+          {"resident_bytes", plan.resident_bytes},
+          {"cache_bytes", plan.cache_bytes},
+          {"scratch_bytes", plan.scratch_bytes},
+          {"component_bytes", plan.slot_bytes},
+          {"components", plan.num_components},
+          {"components_in_memory", plan.num_slots},
           {"bytes_read", s.bytes_read},
           {"hit_rate", s.hit_rate()}};
 }
@@ -92,9 +92,8 @@ LoadedEngine load_engine(const EngineArguments& args, const std::string& text_fi
                             args.threads > 0 ? args.threads : num_cpus(), args.memory_bytes, text_bytes(text_file));
     log_info(to_text(*options.plan));
   }
-  const std::optional<engine::MemoryPlan> plan = options.plan;
   return {std::make_unique<engine::Engine>(std::move(folder), std::move(options)), std::move(tokenizer),
-          std::move(stop_tokens), plan};
+          std::move(stop_tokens)};
 }
 
 }  // namespace tessera

@@ -2,7 +2,6 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,15 +24,14 @@ struct LoadedEngine {
   std::unique_ptr<engine::Engine> engine;
   Tokenizer tokenizer;
   std::vector<int32_t> stop_tokens;  // config.json's eos_tokens
-  std::optional<engine::MemoryPlan> plan;
 };
 // `text_file` is what will be scored, if anything: a budget has to hold it too. Prints the memory plan when there is a
-// budget. Throws Error{kUsage} for a domain that the model doesn't have or a
-// budget that can't work, Error{kData} for a tokenizer that doesn't fit the model.
+// budget. Throws Error{kUsage} for a domain that the model doesn't have or a budget that can't work, Error{kData} for a
+// tokenizer that doesn't fit the model.
 LoadedEngine load_engine(const EngineArguments& args, const std::string& text_file = "");
 
 // What a budget came to, for --json: the plan's bytes, components read and hit rate.
-Json memory_json(const LoadedEngine& loaded);
+Json memory_json(const engine::Engine& engine);
 
 void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler);
 

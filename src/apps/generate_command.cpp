@@ -60,7 +60,7 @@ void add_generate_command(CLI::App& app) {
                  {"decode_tokens_per_s", rate(num_generated - 1, generated.decode_seconds)},
                  {"peak_rss_bytes", peak_rss_bytes()},
                  {"routing", Json::array({to_json(generated.route)})}};
-    if (loaded.plan) json["memory"] = memory_json(loaded);
+    if (loaded.engine->plan()) json["memory"] = memory_json(*loaded.engine);
     if (args->options.num_logprobs > 0) {
       json["logprobs"] = Json::array();
       for (size_t i = 0; i < generated.logprobs.size(); ++i) {

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/temporary_folder.h"
 #include "base/threads.h"
 #include "core/tokenizer.h"
 #include "data/curate.h"
@@ -23,19 +24,6 @@ namespace {
 constexpr int kPipelineVersion = 2;  // raised when curation changes, so that old sets are built anew
 
 int64_t size_of(const Document& document) { return static_cast<int64_t>(document.text.size()); }
-
-// Removes a folder unless it was published.
-struct TemporaryFolder {
-  explicit TemporaryFolder(fs::path p) : path(std::move(p)) {
-    fs::remove_all(path);
-    fs::create_directories(path);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  fs::path path;
-};
 
 std::string inputs_hash(const BuildOptions& options, const std::vector<fs::path>& files, const Tokenizer& tokenizer) {
   Json key = {{"version", kPipelineVersion},

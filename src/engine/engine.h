@@ -42,6 +42,7 @@ class Engine {
   int vocab_size() const { return model_.architecture.trunk.vocab_size; }
   int context_length() const { return model_.architecture.trunk.context_length; }
   int num_threads() const { return pool_.size(); }
+  const std::optional<MemoryPlan>& plan() const { return options_.plan; }
   // Null without a budget.
   const Residency* residency() const { return residency_.get(); }
   // The most tokens that a pass may have so that the plan holds.

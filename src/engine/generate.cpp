@@ -51,6 +51,7 @@ std::shared_ptr<Generation> Batch::add(std::vector<int32_t> tokens, GenerateOpti
         "shorten the prompt");
   }
   std::erase(options.stop, "");
+  options.stop_tokens.push_back(tokenizer_.bos());
   auto generation = std::make_shared<Generation>();
   generation->result_.num_prompt_tokens = static_cast<int>(tokens.size());
   const Sequence* best = nullptr;
@@ -95,8 +96,7 @@ void Batch::take_token(Generation& g, std::span<float> logits) {
   const size_t known = std::min(logits.size(), static_cast<size_t>(tokenizer_.vocab_size()));
   const std::vector<float> before =
       options.num_logprobs > 0 ? std::vector<float>(logits.begin(), logits.end()) : std::vector<float>();
-  std::vector<int32_t> ends = options.stop_tokens;
-  ends.push_back(tokenizer_.bos());
+  const std::vector<int32_t>& ends = options.stop_tokens;
   if (g.grammar_) {
     g.grammar_->mask(*vocabulary_, ends, logits.first(known));
     if (*std::max_element(logits.begin(), logits.begin() + static_cast<ptrdiff_t>(known)) == -INFINITY) {

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/temporary_folder.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -24,15 +25,6 @@ void save_optimizer(const fs::path& file, const Optimizer& optimizer) {
   write_safetensors(file, tensors, {});
 }
 
-// Removed when the scope is left, unless it was renamed away.
-struct TemporaryFolder {
-  fs::path path;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-};
-
 }  // namespace
 
 void save_model(const fs::path& folder, const Model& model, const Json& about, const std::string& tokenizer_json) {
@@ -48,8 +40,7 @@ void save_checkpoint(const fs::path& run, int64_t step, const Model& model, cons
                      const Json& about, const std::string& tokenizer_json, int keep) {
   const std::string name = fmt::format("step-{:08}", step);
   const fs::path target = run / "checkpoints" / name;
-  const TemporaryFolder temporary{run / "checkpoints" / (name + ".writing")};
-  fs::remove_all(temporary.path);
+  const TemporaryFolder temporary(run / "checkpoints" / (name + ".writing"));
   save_model(temporary.path / "model", model, about, tokenizer_json);
   save_optimizer(temporary.path / "optimizer.safetensors", optimizer);
   state["files"] = Json::object();

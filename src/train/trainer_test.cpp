@@ -72,6 +72,17 @@ class Trainer : public testing::Test {
     return c;
   }
   TrainOptions options() const { return {runs_.path(), false, std::nullopt}; }
+  // A run of 20 steps whose checkpoints after step 7 are lost, resumed to `steps`.
+  TrainResult train_from_step_7(Config c, int64_t steps) const {
+    c.train.checkpoint_every = 7;
+    c.train.keep_checkpoints = 5;
+    const TrainResult first = train(c, options());
+    for (const char* late : {"step-00000014", "step-00000020"}) fs::remove_all(first.run / "checkpoints" / late);
+    TrainOptions resume = options();
+    resume.resume = true;
+    c.train.steps = steps;
+    return train(c, resume);
+  }
   std::string newest_weights(const TrainResult& result) const {
     return read_file(resolve_model(result.run) / "model.safetensors");
   }
@@ -102,14 +113,7 @@ TEST_F(Trainer, TwentyStepsGiveTheGoldenLoss) {
 
 TEST_F(Trainer, AResumedRunEqualsAnUninterruptedOneBitForBit) {
   const TrainResult whole = train(config("whole"), options());
-  Config half = config("halves");
-  half.train.checkpoint_every = 7;
-  half.train.keep_checkpoints = 5;
-  const TrainResult first = train(half, options());
-  for (const char* late : {"step-00000014", "step-00000020"}) fs::remove_all(first.run / "checkpoints" / late);
-  TrainOptions resume = options();
-  resume.resume = true;
-  const TrainResult second = train(half, resume);
+  const TrainResult second = train_from_step_7(config("halves"), 20);
   EXPECT_EQ(second.steps, 20);
   EXPECT_EQ(read_file(resolve_model(whole.run) / "model.safetensors").substr(4096),
             newest_weights(second).substr(4096));
@@ -130,14 +134,7 @@ TEST_F(Trainer, ARunGoesOnWithOtherStepsThanItBeganWith) {
   Config longer = whole;
   longer.name = "longer";
   longer.train.steps = 20;
-  longer.train.checkpoint_every = 7;
-  longer.train.keep_checkpoints = 5;
-  const TrainResult first = train(longer, options());
-  for (const char* late : {"step-00000014", "step-00000020"}) fs::remove_all(first.run / "checkpoints" / late);
-  TrainOptions resume = options();
-  resume.resume = true;
-  longer.train.steps = 14;
-  const TrainResult second = train(longer, resume);
+  const TrainResult second = train_from_step_7(longer, 14);
   EXPECT_EQ(second.steps, 14);
   EXPECT_EQ(newest_weights(second).substr(4096), newest_weights(expected).substr(4096));
 }
