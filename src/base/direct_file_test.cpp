@@ -30,5 +30,15 @@ TEST(DirectFile, ReadsFromAnyPageToAnyLength) {
   std::filesystem::remove(path);
 }
 
+TEST(DirectFile, ReadsWhereTheFileSystemHasNoDirectReading) {
+  const DirectFile file("/proc/version");
+  EXPECT_FALSE(file.is_direct());
+  const std::string text = read_file("/proc/version");
+  const std::unique_ptr<std::byte, decltype(&std::free)> buffer(
+      static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kPageBytes)), &std::free);
+  file.read(0, static_cast<int64_t>(text.size()), buffer.get());
+  EXPECT_EQ(std::string_view(reinterpret_cast<char*>(buffer.get()), text.size()), text);
+}
+
 }  // namespace
 }  // namespace tessera

@@ -43,6 +43,7 @@ const engine::Generated& Session::ask(const std::string& text, const std::functi
     const auto generation = batch_.add(std::move(tokens), options_, each);
     while (batch_.step()) {
     }
+    if (generation->result().error) throw *generation->result().error;
     last_ = generation->result();
   } catch (...) {
     messages_ = before;

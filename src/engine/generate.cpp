@@ -173,7 +173,14 @@ bool Batch::step() {
     const size_t vocab = static_cast<size_t>(engine_.vocab_size());
     logits_.resize(std::max(logits_.size(), sampled.size() * vocab));
     engine_.logits(hidden, logits_.data());
-    for (size_t i = 0; i < sampled.size(); ++i) take_token(*sampled[i], {&logits_[i * vocab], vocab});
+    for (size_t i = 0; i < sampled.size(); ++i) {
+      try {
+        take_token(*sampled[i], {&logits_[i * vocab], vocab});
+      } catch (const Error& e) {
+        sampled[i]->result_.error = e;
+        sampled[i]->result_.finish_reason = "error";
+      }
+    }
     const double seconds = now_s() - started;
     for (const Segment& segment : segments) {
       const auto g = std::find_if(running_.begin(), running_.end(),
@@ -201,6 +208,7 @@ Generated generate(Engine& engine, const Tokenizer& tokenizer, const std::string
   const std::shared_ptr<Generation> generation = batch.add(prompt_tokens(tokenizer, prompt), options, each);
   while (batch.step()) {
   }
+  if (generation->result().error) throw *generation->result().error;
   return generation->result();
 }
 

@@ -4,9 +4,11 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "core/tokenizer.h"
 #include "engine/engine.h"
 #include "engine/grammar.h"
@@ -33,8 +35,9 @@ struct Generated {
   std::vector<int32_t> tokens;         // start token, prompt, continuation
   int num_prompt_tokens = 0;           // start token included
   std::string text;                    // of the continuation
-  std::string finish_reason;           // "length", "stop", "cancelled", or "grammar" when no token goes on
-                                       // with it; empty while it runs
+  std::string finish_reason;           // "length", "stop", "cancelled", "grammar" when no token goes on with it,
+                                       // or "error"; empty while it runs
+  std::optional<Error> error;          // what ended this text alone: a grammar that is too ambiguous
   Route route;                         // of `tokens` but the last
   std::vector<TokenLogprob> logprobs;  // of the continuation
   std::vector<std::vector<TokenLogprob>> top_logprobs;  // num_logprobs of each
@@ -92,7 +95,7 @@ class Batch {
 // The start token, where the tokenizer has one, and the prompt.
 std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt, bool parse_special = false);
 
-// One text to its end.
+// One text to its end. Throws its error.
 Generated generate(Engine& engine, const Tokenizer& tokenizer, const std::string& prompt,
                    const GenerateOptions& options, const std::function<bool(std::string_view)>& each = {});
 

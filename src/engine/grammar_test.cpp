@@ -147,8 +147,14 @@ TEST(Grammar, GeneratedTextIsOfTheGrammarAndTheBatchDoesNotMatter) {
   GenerateOptions free = options;
   free.grammar = nullptr;
   batch.add(prompt_tokens(tokenizer, "b"), free);
+  GenerateOptions ambiguous = options;
+  ambiguous.grammar =
+      std::make_shared<const Grammar>(Grammar::parse("root ::= [a-z] (\"a\"?){0,5000} (\"a\"?){0,5000} \"b\"", "test"));
+  const auto failing = batch.add(prompt_tokens(tokenizer, "c"), ambiguous);
   while (batch.step()) {
   }
+  EXPECT_EQ(failing->result().finish_reason, "error");  // its own alone
+  EXPECT_THROW(generate(engine, tokenizer, "c", ambiguous), Error);
   for (uint64_t seed = 1; seed <= 6; ++seed) {
     const Generated& result = texts[seed - 1]->result();
     if (result.finish_reason == "stop") EXPECT_TRUE(matches(*options.grammar, result.text)) << result.text;

@@ -12,6 +12,7 @@ namespace tessera::engine {
 namespace {
 
 constexpr double kKeptPerToken = 0.97;  // of a component's recent rate
+constexpr double kFarthest = 1e15;      // beyond any distance; differences of 1 are exact below it
 constexpr int64_t kWindowUses = 2048;   // after which plain LRU's reads are compared with ours
 
 }  // namespace
@@ -163,7 +164,7 @@ int Residency::slot_for(size_t component, bool is_next) const {
     const bool is_wanted = std::binary_search(rest, expected_.end(), content);
     if (is_wanted && !is_next) continue;
     const double its_distance =
-        evicts_like_lru_ && !is_wanted ? 1e18 - static_cast<double>(c.last_use) : distance(content);
+        evicts_like_lru_ && !is_wanted ? kFarthest - static_cast<double>(c.last_use) : distance(content);
     if (its_distance > best_distance) best_distance = its_distance, best = static_cast<int>(slot);
   }
   return best;

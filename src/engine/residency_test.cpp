@@ -148,6 +148,41 @@ TEST(Residency, APassLargerThanTheSlotsKeepsSomeComponentsWherePlainLruKeepsNone
   EXPECT_LT(static_cast<double>(reads[0]), 0.75 * static_cast<double>(reads[1]));
 }
 
+// Which components a text uses changes at once, all 30 passes, so that a rate over many passes is always behind.
+TEST(Residency, EvictsLikePlainLruForAWindowAfterOneInWhichThatWouldHaveReadLess) {
+  Architecture a = tiny_architecture();
+  a.hierarchy = {};
+  a.hierarchy.domains = {{"all", 12, false, {}}};
+  a.hierarchy.unique_width = 17;
+  a.domain_router.kind = "none";
+  a.component_router.kind = "gate";
+  const fs::path folder = write_random_model(a, "phases");
+  const ModelFolder model = open_model(folder);
+  const EngineOptions options = with_slots(folder, 4, 1);
+  const auto reads_by_window = [&](Paging paging) {
+    Residency residency(model, *options.plan, {}, paging);
+    std::vector<int64_t> reads;
+    int64_t before = 0;
+    for (int pass = 0; pass < 4 * 2048; ++pass) {
+      const int32_t id = pass / 30 % 4 * 3 + pass % 3;
+      residency.begin_pass(1, {1});
+      residency.expect(0, {&id, 1});
+      EXPECT_EQ(residency.take(1).size(), 1u);
+      residency.release();
+      if ((pass + 1) % 2048 == 0) {
+        reads.push_back(residency.statistics().reads - before);
+        before += reads.back();
+      }
+    }
+    return reads;
+  };
+  const std::vector<int64_t> lru = reads_by_window(Paging::kPlainLru), route = reads_by_window(Paging::kByRoute);
+  EXPECT_GT(route[0], 2 * lru[0]);
+  EXPECT_LE(route[1], lru[1] + 8);
+  EXPECT_GT(route[2], 2 * lru[2]);  // it tries again
+  EXPECT_LE(route[3], lru[3] + 8);
+}
+
 TEST(Residency, NothingOfADomainThatIsNotAllowedIsRead) {
   const Architecture a = tiny_architecture();
   const auto is_prose = [](const TensorSpec& spec) {
