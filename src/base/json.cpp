@@ -3,6 +3,11 @@
 #include "base/error.h"
 #include "base/files.h"
 
+template class nlohmann::basic_json<>;
+template class nlohmann::basic_json<nlohmann::ordered_map>;
+template class nlohmann::detail::serializer<nlohmann::json>;
+template class nlohmann::detail::serializer<nlohmann::ordered_json>;
+
 namespace tessera {
 
 void JsonGuard::open(int depth) {

@@ -11,6 +11,16 @@ namespace tessera {
 
 using Json = nlohmann::ordered_json;
 
+}  // namespace tessera
+
+// Compiled once, in json.cpp, instead of by every file that prints JSON.
+extern template class nlohmann::basic_json<>;
+extern template class nlohmann::basic_json<nlohmann::ordered_map>;
+extern template class nlohmann::detail::serializer<nlohmann::json>;
+extern template class nlohmann::detail::serializer<nlohmann::ordered_json>;
+
+namespace tessera {
+
 // For the parsers of nlohmann: refuses a key that is there twice, and nesting so deep that printing it would exhaust
 // the stack. Throws Error{kData}.
 class JsonGuard {
