@@ -26,10 +26,12 @@ def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", do
         "cross": {"domains": ["cross"], "domain": [0] * 30, "source": ["s"] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["cross"]]},
         "choices": {t: "".join("1" if r < accuracy else "0" for r in np.random.default_rng(3).random(400)) for t in compare_report.TASKS},
     }
+    details["choices_by_gain"] = details["choices"]
     mean = {d: float(cost[d].sum() * (factor + noise) / (30 * size)) for d in cost}
+    accuracies = {**{t: accuracy for t in compare_report.TASKS}, "mean": accuracy}
     result = {"variant": variant, "seed": seed, "steps": 10, "tokens": 40960, "total_parameters": 7, "active_parameters": 3, "data_hash": "d",
               "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"],
-              "cross_accuracy": {**{t: accuracy for t in compare_report.TASKS}, "mean": accuracy}, "items": {t: 400 for t in compare_report.TASKS},
+              "cross_accuracy": accuracies, "cross_accuracy_by_gain": accuracies, "items": {t: 400 for t in compare_report.TASKS},
               "curve": [{"tokens": t, "bpb": {d: 3 - t / 1e5 for d in DOMAINS}, "mean": 3 - t / 1e5} for t in (10000, 20000, 40960)], "details": details}
     (folder / f"{variant}-{seed}.json").write_text(json.dumps(result))
 
@@ -53,7 +55,7 @@ def test_summary_has_the_agreed_fields(out):
     summary, _ = run(out)
     assert set(summary) == {"variants"} and set(summary["variants"]) == {"mhc-75-100", "flat-32", "flat-32-plan"}
     for variant in summary["variants"].values():
-        assert list(variant) == ["seeds", "tokens", "total_parameters", "active_parameters", "bpb", "cross_bpb", "cross_accuracy"]
+        assert list(variant) == ["seeds", "tokens", "total_parameters", "active_parameters", "bpb", "cross_bpb", "cross_accuracy", "cross_accuracy_by_gain"]
         assert list(variant["bpb"]) == list(DOMAINS) and all(len(pair) == 2 for pair in variant["bpb"].values())
     assert summary["variants"]["flat-32"]["seeds"] == 3
     assert summary["variants"]["mhc-75-100"]["cross_accuracy"] == [pytest.approx(0.6), 0]

@@ -110,15 +110,15 @@ def bpb_change(pairs: list[tuple[dict, dict]], part: str, domains: tuple[str, ..
     return interval(100 * (total["ours"] / total["theirs"] - 1), 100 * (sampled["ours"] / sampled["theirs"] - 1))
 
 
-def accuracy_change(pairs: list[tuple[dict, dict]]) -> Interval:
-    """Relative change in per cent of the mean accuracy over the tasks."""
+def accuracy_change(pairs: list[tuple[dict, dict]], judged: str = "choices") -> Interval:
+    """Relative change in per cent of the mean accuracy over the tasks; `judged`: "choices" or "choices_by_gain"."""
     rng = np.random.default_rng(2)
     seeds = draws(len(pairs), rng) / len(pairs)
     total, sampled = np.zeros(2), np.zeros((2, RESAMPLES))
     for task in TASKS:
-        if not pairs[0][0]["details"]["choices"][task]:
+        if not pairs[0][0]["details"][judged][task]:
             continue  # a data set that gives no such items
-        right = [np.array([[c == "1" for c in r["details"]["choices"][task]] for r in side], dtype=float) for side in zip(*pairs)]
+        right = [np.array([[c == "1" for c in r["details"][judged][task]] for r in side], dtype=float) for side in zip(*pairs)]
         items = draws(right[0].shape[1], rng) / right[0].shape[1]
         for who in range(2):
             total[who] += right[who].mean()
@@ -146,6 +146,7 @@ def summary_of(results: list[dict]) -> dict:
         "bpb": {d: mean_sd([r["bpb"][d] for r in results]) for d in DOMAINS},
         "cross_bpb": mean_sd([r["cross_bpb"] for r in results]),
         "cross_accuracy": mean_sd([r["cross_accuracy"]["mean"] for r in results]),
+        "cross_accuracy_by_gain": mean_sd([r["cross_accuracy_by_gain"]["mean"] for r in results]),
     }
 
 
@@ -207,17 +208,17 @@ def pm(value: list[float], digits: int = 4, scale: float = 1) -> str:
 
 
 def variant_table(names: list[str], results: Results, speeds: dict) -> list[str]:
-    lines = head(["variant", "seeds", "tokens", "total", "active", "tokens/s", *DOMAINS, "mean", "cross", "choices %"])
+    lines = head(["variant", "seeds", "tokens", "total", "active", "tokens/s", *DOMAINS, "mean", "cross", "choices %", "by gain %"])
     for name in names:
         if name not in results:
-            lines.append(row([name] + ["missing"] + [""] * 11))
+            lines.append(row([name] + ["missing"] + [""] * 12))
             continue
         s = summary_of(results[name])
         mean = mean_sd([mean_bpb(r) for r in results[name]])
         speed = speeds.get(name, {}).get("tokens_per_s")
         lines.append(row([name, str(s["seeds"]), millions(s["tokens"]), millions(s["total_parameters"]), millions(s["active_parameters"]),
                           f"{speed:,.0f}" if speed else "–", *[pm(s["bpb"][d]) for d in DOMAINS], pm(mean), pm(s["cross_bpb"]),
-                          pm(s["cross_accuracy"], 2, 100)]))
+                          pm(s["cross_accuracy"], 2, 100), pm(s["cross_accuracy_by_gain"], 2, 100)]))
     return lines
 
 
@@ -270,7 +271,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             "Made by `python tools/compare_report.py` from `results/`, which `./tessera compare configs/compare` writes. All variants: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
-            f"(log-probability a byte), chance 25.00 %; items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
+            f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
     text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", "", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.", ""]
@@ -280,7 +281,8 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
         text.append(row([r["criterion"], r["status"], change, str(r["seeds"])]))
     pairs = results.pair("mhc-75-100", "flat-32")
     gain = shown(accuracy_change(pairs)) if pairs else "missing"
-    text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain}; the published claim is +{PUBLISHED_GAIN:.0f} %.", "",
+    by_gain = shown(accuracy_change(pairs, "choices_by_gain")) if pairs else "missing"
+    text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain} (by gain: {by_gain}); the published claim is +{PUBLISHED_GAIN:.0f} %.", "",
              "## Ablations", "", "One seed, 2M tokens; the interval is over documents alone.", ""]
     text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
     text += ["", "## Does the gap grow with size?", "", "mhc-75-100 against flat-32 at 2M tokens.", ""] + size_table(results)

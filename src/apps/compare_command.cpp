@@ -191,8 +191,9 @@ Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite,
   const Json result = result_of(args, p, config, suite, shards, trained_by);
   fs::create_directories(file.parent_path());
   write_file_atomic(file, result.dump() + "\n");
-  log_info("{}: bits/byte {}, cross {:.4f}; choices {:.1f} %", file.string(), result["bpb"].dump(),
-           result["cross_bpb"].get<double>(), 100 * result["cross_accuracy"]["mean"].get<double>());
+  log_info("{}: bits/byte {}, cross {:.4f}; choices {:.1f} %, by gain {:.1f} %", file.string(), result["bpb"].dump(),
+           result["cross_bpb"].get<double>(), 100 * result["cross_accuracy"]["mean"].get<double>(),
+           100 * result["cross_accuracy_by_gain"]["mean"].get<double>());
   return Outcome::kDone;
 }
 

@@ -127,8 +127,9 @@ void run_cross_suite(const std::filesystem::path& model_or_run, const std::strin
   std::cout << fmt::format("{:<24}{:>8.4f} bits/byte, documents that mix domains\n", "cross",
                            figures["cross_bpb"].get<double>());
   for (const char* task : kChoiceTasks) {
-    std::cout << fmt::format("{:<24}{:>7.1f} % of {} right (chance 25 %)\n", task,
-                             100 * figures["cross_accuracy"][task].get<double>(), figures["items"][task].get<int>());
+    std::cout << fmt::format("{:<24}{:>7.1f} % of {} right, {:.1f} % by what the context adds (chance 25 %)\n", task,
+                             100 * figures["cross_accuracy"][task].get<double>(), figures["items"][task].get<int>(),
+                             100 * figures["cross_accuracy_by_gain"][task].get<double>());
   }
   if (json) std::cout << figures.dump() << "\n";
 }

@@ -55,7 +55,7 @@ std::vector<ChoiceItem> make_choice_items(std::span<const Document> documents, i
   return items;
 }
 
-double ChoiceResults::accuracy(std::span<const ChoiceItem> items, int task) const {
+double accuracy(std::span<const ChoiceItem> items, std::span<const uint8_t> correct, int task) {
   int64_t count = 0, right = 0;
   for (size_t i = 0; i < items.size(); ++i) {
     if (items[i].task != task) continue;
@@ -65,12 +65,12 @@ double ChoiceResults::accuracy(std::span<const ChoiceItem> items, int task) cons
   return count ? static_cast<double>(right) / static_cast<double>(count) : 0.0;
 }
 
-double ChoiceResults::mean_accuracy(std::span<const ChoiceItem> items) const {
+double mean_accuracy(std::span<const ChoiceItem> items, std::span<const uint8_t> correct) {
   double sum = 0;
   int tasks = 0;
   for (int task = 0; task < static_cast<int>(kChoiceTasks.size()); ++task) {
     if (std::none_of(items.begin(), items.end(), [&](const ChoiceItem& item) { return item.task == task; })) continue;
-    sum += accuracy(items, task);
+    sum += accuracy(items, correct, task);
     ++tasks;
   }
   return tasks ? sum / tasks : 0.0;
@@ -80,28 +80,30 @@ ChoiceResults answer_choices(Scorer& scorer, const Tokenizer& tokenizer, std::sp
                              const std::function<void(double, double)>& progress) {
   if (tokenizer.bos() < 0) throw Error(ErrorCode::kData, "the tokenizer has no start token (bos), which choices need");
   struct Text {
-    size_t item = 0, answer_tokens = 0;
-    int choice = 0;
+    size_t item = 0, choice = 0, answer_tokens = 0;
+    bool has_context = true;
     std::vector<int32_t> tokens;
   };
   std::vector<Text> texts;
   const size_t most = static_cast<size_t>(scorer.context_length());
   for (size_t i = 0; i < items.size(); ++i) {
     const std::vector<int32_t> context = tokenizer.encode(items[i].context);
-    for (int c = 0; c < kNumChoices; ++c) {
-      std::vector<int32_t> answer = tokenizer.encode(items[i].answers[static_cast<size_t>(c)]);
+    for (size_t c = 0; c < kNumChoices; ++c) {
+      std::vector<int32_t> answer = tokenizer.encode(items[i].answers[c]);
       answer.resize(std::min(answer.size(), most / 2));
-      Text text{i, answer.size(), c, {tokenizer.bos()}};
-      const size_t kept = std::min(context.size(), most - 1 - answer.size());
-      text.tokens.insert(text.tokens.end(), context.end() - static_cast<int64_t>(kept), context.end());
-      text.tokens.insert(text.tokens.end(), answer.begin(), answer.end());
-      texts.push_back(std::move(text));
+      for (const bool has_context : {true, false}) {
+        Text text{i, c, answer.size(), has_context, {tokenizer.bos()}};
+        const size_t kept = has_context ? std::min(context.size(), most - 1 - answer.size()) : 0;
+        text.tokens.insert(text.tokens.end(), context.end() - static_cast<int64_t>(kept), context.end());
+        text.tokens.insert(text.tokens.end(), answer.begin(), answer.end());
+        texts.push_back(std::move(text));
+      }
     }
   }
   std::stable_sort(texts.begin(), texts.end(),
                    [](const Text& a, const Text& b) { return a.tokens.size() > b.tokens.size(); });
   constexpr size_t kTextsACall = 32;
-  std::vector<std::array<double, kNumChoices>> scores(items.size());
+  std::vector<std::array<double, kNumChoices>> scores(items.size()), gains(items.size());
   for (size_t first = 0; first < texts.size(); first += kTextsACall) {
     const size_t count = std::min(kTextsACall, texts.size() - first);
     std::vector<std::vector<int32_t>> tokens;
@@ -113,15 +115,19 @@ ChoiceResults answer_choices(Scorer& scorer, const Tokenizer& tokenizer, std::sp
       double sum = 0;
       for (size_t t = log_probs.size() - text.answer_tokens; t < log_probs.size(); ++t)
         sum += static_cast<double>(log_probs[t]);
-      const size_t choice = static_cast<size_t>(text.choice);
-      scores[text.item][choice] = sum / static_cast<double>(items[text.item].answers[choice].size());
+      gains[text.item][text.choice] += text.has_context ? sum : -sum;
+      if (text.has_context)
+        scores[text.item][text.choice] = sum / static_cast<double>(items[text.item].answers[text.choice].size());
     }
     if (progress) progress(static_cast<double>(first + count), static_cast<double>(texts.size()));
   }
   ChoiceResults results;
   for (size_t i = 0; i < items.size(); ++i) {
-    const auto best = std::max_element(scores[i].begin(), scores[i].end()) - scores[i].begin();
-    results.correct.push_back(best == items[i].right);
+    const auto is_right = [&](const std::array<double, kNumChoices>& by) {
+      return std::max_element(by.begin(), by.end()) - by.begin() == items[i].right;
+    };
+    results.correct.push_back(is_right(scores[i]));
+    results.correct_by_gain.push_back(is_right(gains[i]));
   }
   return results;
 }

@@ -5,7 +5,9 @@
 //   formula    text -> the formula that it leads to (LaTeX, inline or displayed)
 //
 // The wrong answers are right answers of other items of the same source and form, within 20 % of the right one's bytes.
-// A scorer answers with the choice that has the highest log-probability a byte behind the context.
+// A scorer answers with the choice that has the highest log-probability a byte behind the context; and, beside it, with
+// the one that gains most from the context: log p(answer | context) - log p(answer), pointwise mutual information
+// (Holtzman et al. 2021). A small model's log-probability says more about how usual an answer is than about the match.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -43,11 +45,11 @@ std::vector<ChoiceCandidate> find_choice_candidates(const Document& document);
 std::vector<ChoiceItem> make_choice_items(std::span<const Document> documents, int items_a_task, uint64_t seed = 1);
 
 struct ChoiceResults {
-  std::vector<uint8_t> correct;  // by item
-  // Share of items of the task that were answered right; the mean over the tasks that have items. Chance: 0.25.
-  double accuracy(std::span<const ChoiceItem> items, int task) const;
-  double mean_accuracy(std::span<const ChoiceItem> items) const;
+  std::vector<uint8_t> correct, correct_by_gain;  // by item
 };
+// Share of items of the task that were answered right; the mean over the tasks that have items. Chance: 0.25.
+double accuracy(std::span<const ChoiceItem> items, std::span<const uint8_t> correct, int task);
+double mean_accuracy(std::span<const ChoiceItem> items, std::span<const uint8_t> correct);
 // Throws Error{kData} when the tokenizer has no bos. The context is cut from the left to fit the scorer's length.
 ChoiceResults answer_choices(Scorer& scorer, const Tokenizer& tokenizer, std::span<const ChoiceItem> items,
                              const std::function<void(double done, double total)>& progress = {});

@@ -134,9 +134,42 @@ TEST(ChoiceItems, AnswersAreJudgedByTheByteBehindTheContext) {
   const std::vector<ChoiceItem> items = {right, wrong};
   const ChoiceResults results = answer_choices(scorer, tokenizer, items);
   EXPECT_EQ(results.correct, (std::vector<uint8_t>{1, 0}));
-  EXPECT_DOUBLE_EQ(results.accuracy(items, 0), 1);
-  EXPECT_DOUBLE_EQ(results.accuracy(items, 1), 0);
-  EXPECT_DOUBLE_EQ(results.mean_accuracy(items), 0.5);  // of the two tasks that have items
+  EXPECT_DOUBLE_EQ(accuracy(items, results.correct, 0), 1);
+  EXPECT_DOUBLE_EQ(accuracy(items, results.correct, 1), 0);
+  EXPECT_DOUBLE_EQ(mean_accuracy(items, results.correct), 0.5);  // of the two tasks that have items
+}
+
+// Likes "x" in any text; behind a context with "q" it likes "z" a little more than without.
+class LikesXAndZBehindQ : public LikesZ {
+ public:
+  LikesXAndZBehindQ(const Tokenizer& tokenizer)
+      : LikesZ(0, tokenizer.vocab_size()),
+        x_(tokenizer.encode("x")[0]),
+        z_(tokenizer.encode("z")[0]),
+        q_(tokenizer.encode("q")[0]) {}
+  std::vector<ScoredText> score(std::span<const std::vector<int32_t>> texts, std::span<const int>,
+                                std::span<const Route>) override {
+    std::vector<ScoredText> scored;
+    for (const auto& text : texts) {
+      const bool has_q = std::find(text.begin(), text.end(), q_) != text.end();
+      ScoredText& one = scored.emplace_back();
+      for (size_t t = 1; t < text.size(); ++t)
+        one.log_probs.push_back(text[t] == x_ ? -1.0f : text[t] == z_ && has_q ? -4.0f : -5.0f);
+    }
+    return scored;
+  }
+
+ private:
+  int32_t x_, z_, q_;
+};
+
+TEST(ChoiceItems, AUsualAnswerWinsByLogProbabilityAndOneThatTheContextHelpsByGain) {
+  const Tokenizer tokenizer = Tokenizer::from_json(small_tokenizer().dump(), "small tokenizer");
+  LikesXAndZBehindQ scorer(tokenizer);
+  const std::vector<ChoiceItem> items = {{0, "s", "q", {"cccc", "zzzz", "xxxx", "ccdd"}, 1}};
+  const ChoiceResults results = answer_choices(scorer, tokenizer, items);
+  EXPECT_EQ(results.correct, std::vector<uint8_t>{0});
+  EXPECT_EQ(results.correct_by_gain, std::vector<uint8_t>{1});
 }
 
 }  // namespace

@@ -78,18 +78,24 @@ SuiteResults run_suite(Scorer& scorer, const Tokenizer& tokenizer, const Suite& 
 }
 
 Json to_json(const SuiteResults& results, const Suite& suite) {
-  Json bpb = Json::object(), accuracy = Json::object(), counts = Json::object();
+  Json bpb = Json::object(), counts = Json::object();
   for (size_t d = 0; d < results.heldout.domains.size(); ++d)
     bpb[results.heldout.domains[d].name] = results.heldout.bpb(static_cast<int>(d));
+  const auto accuracies = [&](const std::vector<uint8_t>& correct) {
+    Json json = Json::object();
+    for (size_t task = 0; task < kChoiceTasks.size(); ++task)
+      json[kChoiceTasks[task]] = accuracy(suite.items, correct, static_cast<int>(task));
+    json["mean"] = mean_accuracy(suite.items, correct);
+    return json;
+  };
   for (size_t task = 0; task < kChoiceTasks.size(); ++task) {
-    accuracy[kChoiceTasks[task]] = results.choices.accuracy(suite.items, static_cast<int>(task));
     counts[kChoiceTasks[task]] = std::count_if(suite.items.begin(), suite.items.end(),
                                                [&](const ChoiceItem& i) { return i.task == static_cast<int>(task); });
   }
-  accuracy["mean"] = results.choices.mean_accuracy(suite.items);
   Json json = {{"bpb", bpb},
                {"cross_bpb", results.cross.bpb_all()},
-               {"cross_accuracy", accuracy},
+               {"cross_accuracy", accuracies(results.choices.correct)},
+               {"cross_accuracy_by_gain", accuracies(results.choices.correct_by_gain)},
                {"chance", 1.0 / kNumChoices},
                {"items", counts},
                {"suite_hash", suite.hash}};
@@ -98,15 +104,17 @@ Json to_json(const SuiteResults& results, const Suite& suite) {
 }
 
 Json details_json(const SuiteResults& results, const Suite& suite) {
-  Json choices = Json::object();
-  for (const char* task : kChoiceTasks) choices[task] = "";
-  for (size_t i = 0; i < suite.items.size(); ++i) {
-    std::string& digits = choices[kChoiceTasks[static_cast<size_t>(suite.items[i].task)]].get_ref<std::string&>();
-    digits += results.choices.correct[i] ? '1' : '0';
-  }
+  const auto digits = [&](const std::vector<uint8_t>& correct) {
+    Json json = Json::object();
+    for (const char* task : kChoiceTasks) json[task] = "";
+    for (size_t i = 0; i < suite.items.size(); ++i)
+      json[kChoiceTasks[static_cast<size_t>(suite.items[i].task)]].get_ref<std::string&>() += correct[i] ? '1' : '0';
+    return json;
+  };
   return {{"heldout", details_of(results.heldout, suite.heldout)},
           {"cross", details_of(results.cross, suite.cross)},
-          {"choices", choices}};
+          {"choices", digits(results.choices.correct)},
+          {"choices_by_gain", digits(results.choices.correct_by_gain)}};
 }
 
 }  // namespace tessera
