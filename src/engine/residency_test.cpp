@@ -19,15 +19,19 @@ struct Kind {
   Architecture architecture;
 };
 
+Architecture flat_architecture(int num_components) {
+  Architecture a = tiny_architecture();
+  a.hierarchy = {};
+  a.hierarchy.domains = {{"all", num_components, false, {}}};
+  a.hierarchy.unique_width = 17;
+  a.domain_router.kind = "none";
+  a.component_router.kind = "gate";
+  return a;
+}
+
 std::vector<Kind> kinds() {
   std::vector<Kind> all = {{"hierarchy", tiny_architecture()}};
-  Architecture flat = tiny_architecture();
-  flat.hierarchy = {};
-  flat.hierarchy.domains = {{"all", 6, false, {}}};
-  flat.hierarchy.unique_width = 17;
-  flat.domain_router.kind = "none";
-  flat.component_router.kind = "gate";
-  all.push_back({"flat", flat});
+  all.push_back({"flat", flat_architecture(6)});
   Architecture shared = tiny_architecture();  // a component is its output matrix
   shared.hierarchy.unique_width = 0;
   shared.hierarchy.always_on_width = 9;
@@ -150,13 +154,7 @@ TEST(Residency, APassLargerThanTheSlotsKeepsSomeComponentsWherePlainLruKeepsNone
 
 // Which components a text uses changes at once, all 30 passes, so that a rate over many passes is always behind.
 TEST(Residency, EvictsLikePlainLruForAWindowAfterOneInWhichThatWouldHaveReadLess) {
-  Architecture a = tiny_architecture();
-  a.hierarchy = {};
-  a.hierarchy.domains = {{"all", 12, false, {}}};
-  a.hierarchy.unique_width = 17;
-  a.domain_router.kind = "none";
-  a.component_router.kind = "gate";
-  const fs::path folder = write_random_model(a, "phases");
+  const fs::path folder = write_random_model(flat_architecture(12), "phases");
   const ModelFolder model = open_model(folder);
   const EngineOptions options = with_slots(folder, 4, 1);
   const auto reads_by_window = [&](Paging paging) {
