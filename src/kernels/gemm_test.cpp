@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
 #include <thread>
 #include <vector>
+
+extern "C" char* openblas_get_corename(void);
 
 namespace tessera {
 namespace {
@@ -18,6 +21,17 @@ std::vector<float> numbers(int64_t n, int seed) {
 float at(const std::vector<float>& m, int64_t stride, bool transposed, int64_t i, int64_t j) {
   return m[static_cast<size_t>(transposed ? j * stride + i : i * stride + j)];
 }
+
+#if defined(__x86_64__)
+TEST(Gemm, HasKernelsForTheInstructionsOfThisCpu) {
+  const std::string kernels = openblas_get_corename();
+  if (__builtin_cpu_supports("avx512vl")) {
+    EXPECT_EQ(kernels, "SkylakeX");
+  } else if (__builtin_cpu_supports("avx2")) {
+    EXPECT_EQ(kernels, "Haswell");
+  }
+}
+#endif
 
 TEST(Gemm, EqualsTheSumsInEveryOrderOfMemory) {
   constexpr int64_t m = 7, n = 5, k = 9, stride = 11;

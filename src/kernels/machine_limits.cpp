@@ -25,18 +25,20 @@ constexpr int kSums = 10;  // independent chains: more than latency times throug
     return rounds * kSums * MACS;                                                     \
   }
 TESSERA_ROUNDS(f32_rounds, "avx2,fma", __m256, _mm256_fmadd_ps(x, x, sum), 8)
+TESSERA_ROUNDS(f32_avx512_rounds, "avx512f", __m512, _mm512_fmadd_ps(x, x, sum), 16)
 TESSERA_ROUNDS(maddubs_rounds, "avx2", __m256i, _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, x), x)),
                32)
 TESSERA_ROUNDS(avx_vnni_rounds, "avx2,avxvnni", __m256i, _mm256_dpbusd_avx_epi32(sum, x, x), 32)
-TESSERA_ROUNDS(avx512_vnni_rounds, "avx2,avx512f,avx512vl,avx512vnni", __m256i, _mm256_dpbusd_epi32(sum, x, x), 32)
+TESSERA_ROUNDS(avx512_vnni_rounds, "avx512f,avx512vnni", __m512i, _mm512_dpbusd_epi32(sum, x, x), 64)
 
 }  // namespace
 
 int64_t multiply_add_rounds(Arithmetic arithmetic, int64_t rounds) {
   const std::string_view way = quantised_ways()[0].name;
   if (way == "scalar") return 0;
-  if (arithmetic == Arithmetic::kF32) return f32_rounds(rounds, __m256{});
-  return way == "avx512-vnni" ? avx512_vnni_rounds(rounds, __m256i{})
+  if (arithmetic == Arithmetic::kF32)
+    return __builtin_cpu_supports("avx512f") ? f32_avx512_rounds(rounds, __m512{}) : f32_rounds(rounds, __m256{});
+  return way == "avx512-vnni" ? avx512_vnni_rounds(rounds, __m512i{})
          : way == "avx-vnni"  ? avx_vnni_rounds(rounds, __m256i{})
                               : maddubs_rounds(rounds, __m256i{});
 }

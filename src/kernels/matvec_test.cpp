@@ -105,10 +105,12 @@ TEST(Matvec, EveryQuantisedWayGivesTheSameBits) {
     for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
       const std::vector<std::byte> bytes = weights_of(type, 50, 100, 3);
       const WeightMatrix w = {bytes.data(), type, 50, 100};
-      Rows a(6, 100, 50, 4), b(6, 100, 50, 4);
-      way.multiply(w, 16, 50, a.rows, Store::kAdd);
-      ref::multiply(w, 16, 50, b.rows, Store::kAdd);
-      EXPECT_EQ(a.y, b.y);
+      for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 15, 17}) {  // every tile of rows and what is left of it
+        Rows a(count, 100, 50, 4), b(count, 100, 50, 4);
+        way.multiply(w, 16, 50, a.rows, Store::kAdd);
+        ref::multiply(w, 16, 50, b.rows, Store::kAdd);
+        EXPECT_EQ(a.y, b.y) << count << " rows";
+      }
     }
   }
 }

@@ -3,7 +3,10 @@
 // every way here and from inference_ref.cpp.
 #include "kernels/quant_matvec.h"
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header (its bug 105593)
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #include <algorithm>
 #include <cmath>
@@ -124,90 +127,150 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
   for (int r = 0; r < R; ++r) store_outputs(sums[r], output, count, rows[r], store);
 }
 
-// The rows in tiles of four, a block of outputs at a time; as many rows at once as stay in the first-level cache while
-// the blocks pass by.
-#define TESSERA_WALK_BLOCKS(BLOCK_ROW)                                                                              \
-  const size_t most = static_cast<size_t>(std::max<int64_t>(4, kRowBytes / quantised_row_bytes(w.inputs) / 4 * 4)); \
-  for (size_t first = 0; first < rows.size(); first += most) {                                                      \
-    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));              \
-    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                          \
-      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                              \
-      size_t r = 0;                                                                                                 \
-      for (; r + 4 <= some.size(); r += 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store);                       \
-      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                                  \
-      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                                  \
-      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                                  \
-    }                                                                                                               \
+// The rows in tiles of kTile (a power of two), a block of outputs at a time; as many rows at once as stay in the
+// first-level cache while the blocks pass by. BLOCK_ROW is a macro's argument, since a function pointer of another
+// instruction set would not be inlined.
+#define TESSERA_WALK_BLOCKS(BLOCK_ROW, TILE)                                                                              \
+  const size_t most =                                                                                                     \
+      static_cast<size_t>(std::max<int64_t>(TILE, kRowBytes / quantised_row_bytes(w.inputs) / TILE * TILE));              \
+  for (size_t first = 0; first < rows.size(); first += most) {                                                            \
+    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));                    \
+    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                                \
+      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                                    \
+      size_t r = 0;                                                                                                       \
+      for (; r + TILE <= some.size(); r += TILE) BLOCK_ROW<kBits, TILE>(w, o, count, &some[r], store);                    \
+      if (TILE > 4 && some.size() - r >= 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store), r += 4;                    \
+      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                                        \
+      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                                        \
+      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                                        \
+    }                                                                                                                     \
   }
 
 template <int kBits>
 void walk_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
-  TESSERA_WALK_BLOCKS(block_row_avx2)
+  TESSERA_WALK_BLOCKS(block_row_avx2, 4)
 }
 
 void multiply_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
   w.type == WeightType::kQ8 ? walk_avx2<8>(w, begin, end, rows, store) : walk_avx2<4>(w, begin, end, rows, store);
 }
 
-// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate; the zero point comes off
-// afterwards. One body for the two encodings of the instruction (AVX-VNNI; AVX-512 VNNI in 256 bits).
-#define TESSERA_VNNI_WAY(NAME, TARGET, DPBUSD)                                                                         \
-  template <int kBits, int R>                                                                                          \
-  __attribute__((target(TARGET))) void block_row_##NAME(const WeightMatrix& w, int64_t output, int64_t count,          \
-                                                        const ProductRow* rows, Store store) {                         \
-    constexpr int kZeroPoint = kBits == 8 ? 128 : 8;                                                                   \
-    const int64_t across = num_blocks(w.inputs, kBlockInputs);                                                         \
-    const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);                            \
-    const __m256i low = _mm256_set1_epi8(15);                                                                          \
-    __m256 sums[2][R];                                                                                                 \
-    for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();                                         \
-    for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {                                                \
-      for (int half = 0; half < 2; ++half) {                                                                           \
-        const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));   \
-        __m256i weights[8];                                                                                            \
-        for (int c = 0; c < kBits; ++c) {                                                                              \
-          const __m256i bytes =                                                                                        \
-              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + kScaleBytes + 32 * half + 64 * c));          \
-          if constexpr (kBits == 8) {                                                                                  \
-            weights[c] = bytes;                                                                                        \
-          } else {                                                                                                     \
-            weights[2 * c] = _mm256_and_si256(bytes, low);                                                             \
-            weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);                                   \
-          }                                                                                                            \
-        }                                                                                                              \
-        for (int r = 0; r < R; ++r) {                                                                                  \
-          const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;                                       \
-          float scale;                                                                                                 \
-          int32_t sum, inputs[8];                                                                                      \
-          std::memcpy(&scale, group, 4);                                                                               \
-          std::memcpy(&sum, group + 4, 4);                                                                             \
-          std::memcpy(inputs, group + 8, 32);                                                                          \
-          __m256i dots = _mm256_set1_epi32(-kZeroPoint * sum);                                                         \
-          for (int c = 0; c < 8; ++c) dots = DPBUSD(dots, weights[c], _mm256_set1_epi32(inputs[c]));                   \
-          sums[half][r] =                                                                                              \
-              _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(scale)), sums[half][r]);  \
-        }                                                                                                              \
-      }                                                                                                                \
-    }                                                                                                                  \
-    for (int r = 0; r < R; ++r) {                                                                                      \
-      float out[kBlockOutputs];                                                                                        \
-      _mm256_storeu_ps(out, sums[0][r]);                                                                               \
-      _mm256_storeu_ps(out + 8, sums[1][r]);                                                                           \
-      store_outputs(out, output, count, rows[r], store);                                                               \
-    }                                                                                                                  \
-  }                                                                                                                    \
-  template <int kBits>                                                                                                 \
-  void walk_##NAME(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) { \
-    TESSERA_WALK_BLOCKS(block_row_##NAME)                                                                              \
-  }                                                                                                                    \
-  void multiply_##NAME(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,            \
-                       Store store) {                                                                                  \
-    w.type == WeightType::kQ8 ? walk_##NAME<8>(w, begin, end, rows, store)                                             \
-                              : walk_##NAME<4>(w, begin, end, rows, store);                                            \
-  }
+// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at minus the
+// zero point's share.
+template <int kBits>
+int32_t zero_point_share(const std::byte* group) {
+  int32_t sum;
+  std::memcpy(&sum, group + 4, 4);
+  return -(kBits == 8 ? 128 : 8) * sum;
+}
 
-TESSERA_VNNI_WAY(avx_vnni, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32)
-TESSERA_VNNI_WAY(avx512_vnni, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni", _mm256_dpbusd_epi32)
+template <int kBits, int R>
+__attribute__((target("avx2,fma,f16c,avxvnni"))) void block_row_avx_vnni(const WeightMatrix& w, int64_t output,
+                                                                         int64_t count, const ProductRow* rows,
+                                                                         Store store) {
+  const int64_t across = num_blocks(w.inputs, kBlockInputs);
+  const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
+  const __m256i low = _mm256_set1_epi8(15);
+  __m256 sums[2][R];
+  for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
+    for (int half = 0; half < 2; ++half) {
+      const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
+      __m256i weights[8];
+      for (int c = 0; c < kBits; ++c) {
+        const __m256i bytes = load(block + kScaleBytes + 32 * half + 64 * c);
+        if constexpr (kBits == 8) {
+          weights[c] = bytes;
+        } else {
+          weights[2 * c] = _mm256_and_si256(bytes, low);
+          weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;
+        __m256i dots = _mm256_set1_epi32(zero_point_share<kBits>(group));
+        for (int c = 0; c < 8; ++c)
+          dots = _mm256_dpbusd_avx_epi32(dots, weights[c], broadcast_inputs(group + 8 + 4 * c));
+        sums[half][r] =
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, broadcast(group)), sums[half][r]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    float out[kBlockOutputs];
+    _mm256_storeu_ps(out, sums[0][r]);
+    _mm256_storeu_ps(out + 8, sums[1][r]);
+    store_outputs(out, output, count, rows[r], store);
+  }
+}
+
+template <int kBits>
+void walk_avx_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  TESSERA_WALK_BLOCKS(block_row_avx_vnni, 4)
+}
+
+void multiply_avx_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                       Store store) {
+  w.type == WeightType::kQ8 ? walk_avx_vnni<8>(w, begin, end, rows, store)
+                            : walk_avx_vnni<4>(w, begin, end, rows, store);
+}
+
+#define TESSERA_AVX512_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512vnni")))
+
+// The 16 outputs of a block are the 16 lanes.
+template <int kBits, int R>
+TESSERA_AVX512_VNNI void block_row_avx512_vnni(const WeightMatrix& w, int64_t output, int64_t count,
+                                               const ProductRow* rows, Store store) {
+  const int64_t across = num_blocks(w.inputs, kBlockInputs);
+  const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
+  const __m512i low = _mm512_set1_epi8(15);
+  __m512 sums[R];
+  const std::byte* groups[R];
+  for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps(), groups[r] = rows[r].quantised;
+  for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
+    const __m512 scales = _mm512_cvtph_ps(load(block));
+    __m512i weights[8];
+    for (int c = 0; c < kBits; ++c) {
+      const __m512i bytes = _mm512_loadu_si512(block + kScaleBytes + 64 * c);
+      if constexpr (kBits == 8) {
+        weights[c] = bytes;
+      } else {
+        weights[2 * c] = _mm512_and_si512(bytes, low);
+        weights[2 * c + 1] = _mm512_and_si512(_mm512_srli_epi32(bytes, 4), low);
+      }
+    }
+    for (int r = 0; r < R; ++r) {
+      const std::byte* group = groups[r];
+      __m512i dots = _mm512_set1_epi32(zero_point_share<kBits>(group));
+      for (int c = 0; c < 8; ++c) {
+        int32_t inputs;
+        std::memcpy(&inputs, group + 8 + 4 * c, 4);
+        dots = _mm512_dpbusd_epi32(dots, weights[c], _mm512_set1_epi32(inputs));
+      }
+      float scale;
+      std::memcpy(&scale, group, 4);
+      sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(scales, _mm512_set1_ps(scale)), sums[r]);
+      groups[r] += kQuantisedGroupBytes;
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    float out[kBlockOutputs];
+    _mm512_storeu_ps(out, sums[r]);
+    store_outputs(out, output, count, rows[r], store);
+  }
+}
+
+template <int kBits>
+void walk_avx512_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                      Store store) {
+  TESSERA_WALK_BLOCKS(block_row_avx512_vnni, 8)
+}
+
+void multiply_avx512_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                          Store store) {
+  w.type == WeightType::kQ8 ? walk_avx512_vnni<8>(w, begin, end, rows, store)
+                            : walk_avx512_vnni<4>(w, begin, end, rows, store);
+}
 
 TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* out) {
   const int64_t whole = inputs / kBlockInputs * kBlockInputs;
@@ -245,7 +308,7 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
 const std::vector<QuantisedWay>& quantised_ways() {
   static const std::vector<QuantisedWay> ways = [] {
     std::vector<QuantisedWay> found;
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512f"))
       found.push_back({"avx512-vnni", multiply_avx512_vnni});
     if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_avx_vnni});
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_avx2});

@@ -25,7 +25,7 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
 
 at::Tensor rotate(const at::Tensor& x_RHTh, const at::Tensor& cos, const at::Tensor& sin) {
   const auto parts = x_RHTh.chunk(2, -1);
-  return at::cat({parts[0] * cos - parts[1] * sin, parts[1] * cos + parts[0] * sin}, -1);
+  return at::cat({parts[0] * cos - parts[1] * sin, parts[1] * cos + parts[0] * sin}, -1).to(x_RHTh.scalar_type());
 }
 
 Visible visible_range(const at::Tensor& begin_RT, const at::Tensor& end_RT, const at::Tensor& like) {
@@ -75,7 +75,8 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
 Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype) {
   const at::Tensor exponent = at::arange(0, head_dim, 2, positions_RT.options().dtype(at::kDouble)).div_(head_dim);
   const at::Tensor angle = positions_RT.to(at::kDouble).unsqueeze(-1) * at::pow(theta, exponent.neg());
-  return {at::cos(angle).to(dtype), at::sin(angle).to(dtype)};
+  const at::ScalarType table = dtype == at::kDouble ? at::kDouble : at::kFloat;  // 8 bits would move the positions
+  return {at::cos(angle).to(table), at::sin(angle).to(table)};
 }
 
 Visible causal(const at::Tensor& starts_RT, const at::Tensor& like) {

@@ -1,4 +1,4 @@
-// The pieces of a transformer block: on the CPU kernels in f32 (train/blocks_cpu), in plain tensor operations
+// The pieces of a transformer block: on the CPU kernels in f32 and bf16 (train/blocks_cpu), in plain tensor operations
 // otherwise. Shapes: R rows, T tokens a row, D width, H heads, h head width.
 #pragma once
 #include "train/torch.h"
@@ -21,6 +21,7 @@ at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& grad);
 struct Rotary {
   at::Tensor cos_RTh, sin_RTh;
 };
+// `dtype`: the model's; under bf16 the tables are f32.
 Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype);
 
 // What each token sees: the keys [begin, end) of its row, int32 [R, T]. `mask` is the same as an additive [R, 1, T, T]

@@ -45,7 +45,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("linear forward");
-    const at::Tensor x = x_in.contiguous();
+    const at::Tensor x = as_f32(x_in);
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = weight.size(0);
     const at::Tensor y = at::empty(shape, x.options());
@@ -53,15 +53,15 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
       gemm(count, out, in, {data(x) + first * in, in}, {data(weight), in, true}, mutable_data(y) + first * out, out);
     });
-    context->save_for_backward({x, weight});
-    return y;
+    context->save_for_backward({x_in, weight});
+    return y.to(x_in.scalar_type());
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("linear backward");
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], grad_y = grads[0].contiguous();
+    const at::Tensor &weight = saved[1], x = as_f32(saved[0]), grad_y = as_f32(grads[0]);
     const int64_t out = weight.size(0), in = weight.size(1);
     at::Tensor grad_x, grad_weight;
     if (context->needs_input_grad(0)) {
@@ -70,6 +70,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
         gemm(count, in, out, {data(grad_y) + first * out, out}, {data(weight), in}, mutable_data(grad_x) + first * in,
              in);
       });
+      grad_x = grad_x.to(saved[0].scalar_type());
     }
     if (context->needs_input_grad(1)) {
       grad_weight = at::empty_like(weight);
@@ -83,22 +84,22 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
   static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight, double eps) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("norm forward");
-    const at::Tensor x = x_in.contiguous();
+    const at::Tensor x = as_f32(x_in);
     const int64_t width = x.size(-1);
     const at::Tensor y = at::empty_like(x), inverse_rms = at::empty({num_rows(x)}, x.options());
     for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
       rms_norm_forward(data(x) + first * width, data(weight), count, width, static_cast<float>(eps),
                        mutable_data(y) + first * width, mutable_data(inverse_rms) + first);
     });
-    context->save_for_backward({x, weight, inverse_rms});
-    return y;
+    context->save_for_backward({x_in, weight, inverse_rms});
+    return y.to(x_in.scalar_type());
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("norm backward");
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &inverse_rms = saved[2], grad_y = grads[0].contiguous();
+    const at::Tensor &weight = saved[1], &inverse_rms = saved[2], x = as_f32(saved[0]), grad_y = as_f32(grads[0]);
     const int64_t width = x.size(-1), blocks = (num_rows(x) + kBlockRows - 1) / kBlockRows;
     const at::Tensor grad_x = at::empty_like(x), partial = at::zeros({blocks, width}, x.options());
     for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
@@ -106,7 +107,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
                         count, width, mutable_data(grad_x) + first * width,
                         mutable_data(partial) + first / kBlockRows * width);
     });
-    return {grad_x, partial.sum(0), {}};
+    return {grad_x.to(saved[0].scalar_type()), partial.sum(0), {}};
   }
 };
 
@@ -114,28 +115,28 @@ struct SwigluCpu : torch::autograd::Function<SwigluCpu> {
   static Variable forward(AutogradContext* context, const Variable& gate_up_in) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("swiglu forward");
-    const at::Tensor gate_up = gate_up_in.contiguous();
+    const at::Tensor gate_up = as_f32(gate_up_in);
     std::vector<int64_t> shape = gate_up.sizes().vec();
     const int64_t width = shape.back() /= 2;
     const at::Tensor y = at::empty(shape, gate_up.options());
     for_each_row_block(num_rows(gate_up), kBlockRows, [&](int64_t first, int64_t count) {
       swiglu_forward(data(gate_up) + first * 2 * width, count, width, mutable_data(y) + first * width, width);
     });
-    context->save_for_backward({gate_up});
-    return y;
+    context->save_for_backward({gate_up_in});
+    return y.to(gate_up_in.scalar_type());
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("swiglu backward");
-    const at::Tensor gate_up = context->get_saved_variables()[0], grad_y = grads[0].contiguous();
+    const at::Tensor kept = context->get_saved_variables()[0], gate_up = as_f32(kept), grad_y = as_f32(grads[0]);
     const int64_t width = gate_up.size(-1) / 2;
     const at::Tensor grad = at::empty_like(gate_up);
     for_each_row_block(num_rows(gate_up), kBlockRows, [&](int64_t first, int64_t count) {
       swiglu_backward(data(gate_up) + first * 2 * width, data(grad_y) + first * width, width, count, width, nullptr,
                       mutable_data(grad) + first * 2 * width, nullptr, 0, nullptr);
     });
-    return {grad};
+    return {grad.to(kept.scalar_type())};
   }
 };
 
@@ -148,7 +149,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                           const Variable& end_RT) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("attention forward");
-    const at::Tensor x = x_in.contiguous();
+    const at::Tensor x = as_f32(x_in);
+    const at::ScalarType kept = x_in.scalar_type();
     const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
     const at::Tensor query = at::empty({total, q_width}, x.options()), key = at::empty({total, kv_width}, x.options());
@@ -176,25 +178,27 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
            mutable_data(y) + first * width, width);
     });
 
-    context->save_for_backward(
-        {x, w_query, w_key, w_value, w_output, query, key, value, mixed, log_sum_exp, cos, sin, begin_RT, end_RT});
+    context->save_for_backward({x_in, w_query, w_key, w_value, w_output, query.to(kept), key.to(kept), value.to(kept),
+                                mixed.to(kept), log_sum_exp, cos, sin, begin_RT, end_RT});
     context->saved_data["num_heads"] = num_heads;
     context->saved_data["num_kv_heads"] = num_kv_heads;
-    return y;
+    return y.to(kept);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("attention backward");
     const auto saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &w_query = saved[1], &w_key = saved[2], &w_value = saved[3], &w_output = saved[4],
-                     &query = saved[5], &key = saved[6], &value = saved[7], &mixed = saved[8], &log_sum_exp = saved[9],
-                     &cos = saved[10], &sin = saved[11], &begin_RT = saved[12], &end_RT = saved[13];
+    const at::Tensor &w_query = saved[1], &w_key = saved[2], &w_value = saved[3], &w_output = saved[4],
+                     &log_sum_exp = saved[9], &cos = saved[10], &sin = saved[11], &begin_RT = saved[12],
+                     &end_RT = saved[13];
+    const at::Tensor x = as_f32(saved[0]), query = as_f32(saved[5]), key = as_f32(saved[6]), value = as_f32(saved[7]),
+                     mixed = as_f32(saved[8]);
     const int64_t num_heads = context->saved_data["num_heads"].toInt();
     const int64_t num_kv_heads = context->saved_data["num_kv_heads"].toInt();
     const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
-    const at::Tensor grad_y = grads[0].contiguous();
+    const at::Tensor grad_y = as_f32(grads[0]);
     const at::Tensor grad_mixed = at::empty_like(mixed), grad_query = at::empty_like(query);
     const at::Tensor grad_key = at::empty_like(key), grad_value = at::empty_like(value), grad_x = at::empty_like(x);
 
@@ -227,7 +231,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                   {data(grad_key), data(x), total, kv_width, width, mutable_data(to_key)},
                   {data(grad_value), data(x), total, kv_width, width, mutable_data(to_value)},
                   {data(grad_y), data(mixed), total, width, q_width, mutable_data(to_output)}});
-    return {grad_x, to_query, to_key, to_value, to_output, {}, {}, {}, {}, {}, {}};
+    return {grad_x.to(saved[0].scalar_type()), to_query, to_key, to_value, to_output, {}, {}, {}, {}, {}, {}};
   }
 
   static AttentionRow row_shape(int64_t tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,

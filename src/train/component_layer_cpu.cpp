@@ -131,7 +131,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
                           const Variable& component_down, const std::vector<int>& bank_of) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("component layer forward");
-    const at::Tensor x_tensor = x_SD.contiguous(), p_tensor = weights_SK.contiguous();
+    const at::Tensor x_tensor = as_f32(x_SD), p_tensor = as_f32(weights_SK);
     const Stack bank(bank_gate_up), unique(component_gate_up), down(component_down);
     const auto plan =
         make_plan(ids_SK.contiguous(), component_down.size(0), bank.data ? bank_gate_up.size(0) : 0, bank_of);
@@ -140,8 +140,8 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     const float* x = x_tensor.const_data_ptr<float>();
     const float* p = p_tensor.const_data_ptr<float>();
 
-    const at::Tensor bank_pre = at::empty({plan->num_pairs(), 2 * base_width}, x_SD.options());
-    const at::Tensor bank_hidden = at::empty({plan->num_pairs(), base_width}, x_SD.options());
+    const at::Tensor bank_pre = at::empty({plan->num_pairs(), 2 * base_width}, x_tensor.options());
+    const at::Tensor bank_hidden = at::empty({plan->num_pairs(), base_width}, x_tensor.options());
     float* bank_pre_P = bank_pre.mutable_data_ptr<float>();
     float* bank_hidden_P = bank_hidden.mutable_data_ptr<float>();
     if (bank.data) {
@@ -156,8 +156,8 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       });
     }
 
-    const at::Tensor unique_pre = at::empty({plan->num_assignments(), unique.rows}, x_SD.options());
-    const at::Tensor y_A = at::empty({plan->num_assignments(), width}, x_SD.options());
+    const at::Tensor unique_pre = at::empty({plan->num_assignments(), unique.rows}, x_tensor.options());
+    const at::Tensor y_A = at::empty({plan->num_assignments(), width}, x_tensor.options());
     float* unique_pre_A = unique_pre.mutable_data_ptr<float>();
     float* y = y_A.mutable_data_ptr<float>();
     std::vector<int32_t> pair_A = by_place(*plan);
@@ -191,10 +191,11 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       }
     });
 
+    const at::ScalarType kept = x_SD.scalar_type();
     context->save_for_backward(
-        {x_tensor, p_tensor, bank_gate_up, component_gate_up, component_down, bank_pre, unique_pre});
+        {x_SD, weights_SK, bank_gate_up, component_gate_up, component_down, bank_pre.to(kept), unique_pre.to(kept)});
     context->saved_data["plan"] = c10::IValue::make_capsule(plan);
-    return y_SD;
+    return y_SD.to(kept);
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
@@ -206,14 +207,15 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     const Stack bank(saved[2]), unique(saved[3]), down(saved[4]);
     const int64_t width = saved[0].size(1), base_width = bank.rows / 2, unique_width = unique.rows / 2;
     const int64_t hidden_width = base_width + unique_width, k = plan.num_active;
-    const at::Tensor grad_y_tensor = grads[0].contiguous();
-    const float *x = saved[0].const_data_ptr<float>(), *p = saved[1].const_data_ptr<float>();
-    const float *bank_pre_P = saved[5].const_data_ptr<float>(), *unique_pre_A = saved[6].const_data_ptr<float>();
+    const at::Tensor grad_y_tensor = as_f32(grads[0]), x_tensor = as_f32(saved[0]), p_tensor = as_f32(saved[1]);
+    const at::Tensor bank_pre = as_f32(saved[5]), unique_pre = as_f32(saved[6]);
+    const float *x = x_tensor.const_data_ptr<float>(), *p = p_tensor.const_data_ptr<float>();
+    const float *bank_pre_P = bank_pre.const_data_ptr<float>(), *unique_pre_A = unique_pre.const_data_ptr<float>();
     const float* grad_y = grad_y_tensor.const_data_ptr<float>();
-    const auto options = saved[0].options();
+    const auto options = x_tensor.options();
 
     const at::Tensor grad_bank = at::empty_like(saved[2]), grad_unique = at::empty_like(saved[3]);
-    const at::Tensor grad_down = at::empty_like(saved[4]), grad_p = at::empty_like(saved[1]);
+    const at::Tensor grad_down = at::empty_like(saved[4]), grad_p = at::empty_like(p_tensor);
     const at::Tensor base_hidden_tensor = at::empty({plan.num_pairs(), base_width}, options);
     const at::Tensor grad_base_tensor = at::empty({plan.num_assignments(), base_width}, options);
     const at::Tensor grad_x_A_tensor = at::empty({unique.data ? plan.num_assignments() : 0, width}, options);
@@ -305,7 +307,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       });
     }
 
-    const at::Tensor grad_x_SD = at::empty_like(saved[0]);
+    const at::Tensor grad_x_SD = at::empty_like(x_tensor);
     float *grad_x = grad_x_SD.mutable_data_ptr<float>(), *grad_p_SK = grad_p.mutable_data_ptr<float>();
     for_each_row_block(plan.num_tokens, kBlockRows, [&](int64_t first, int64_t count) {
       for (int64_t s = first; s < first + count; ++s) {
@@ -322,7 +324,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
         }
       }
     });
-    return {grad_x_SD, {}, grad_p, bank.data ? grad_bank : Variable(), unique.data ? grad_unique : Variable(),
+    return {grad_x_SD.to(saved[0].scalar_type()), {}, grad_p.to(saved[1].scalar_type()), bank.data ? grad_bank : Variable(), unique.data ? grad_unique : Variable(),
             grad_down, {}};
   }
 };

@@ -68,7 +68,7 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("cross-entropy, both ways");
     constexpr int64_t kPartRows = 128, kPartVocab = 256;
-    const at::Tensor hidden_SD = hidden_in.contiguous(), targets_tensor = targets_S.contiguous();
+    const at::Tensor hidden_SD = as_f32(hidden_in), targets_tensor = targets_S.contiguous();
     const int64_t rows = hidden_SD.size(0), width = hidden_SD.size(1), vocab = head_VD.size(0);
     const float *hidden = hidden_SD.const_data_ptr<float>(), *head = head_VD.const_data_ptr<float>();
     const int64_t* targets = targets_tensor.const_data_ptr<int64_t>();
@@ -106,7 +106,7 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
              grad_head.mutable_data_ptr<float>() + first * width, width, begin == 0 ? 0.0f : 1.0f);
       });
     }
-    if (differentiate) context->save_for_backward({grad_hidden, grad_head});
+    if (differentiate) context->save_for_backward({grad_hidden.to(hidden_in.scalar_type()), grad_head});
     double total = 0;
     for (float loss : losses) total += loss;
     return at::scalar_tensor(total, hidden_SD.options());

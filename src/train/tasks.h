@@ -12,8 +12,13 @@
 
 namespace tessera {
 
-// The kernels are f32 on the CPU; every other precision and device takes the tensor operations beside them.
-inline bool uses_kernels(const at::Tensor& x) { return x.device().is_cpu() && x.scalar_type() == at::kFloat; }
+// The kernels compute in f32 on the CPU. Under bf16 what passes between functions and what is kept for the gradient is
+// bf16, widened on the way in and rounded on the way out: half of the memory, and sums in f32. (AVX-512's own bf16
+// product has less than half of f32's rate: docs/LOG.md.) Every other precision and device takes the tensor operations.
+inline bool uses_kernels(const at::Tensor& x) {
+  return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+}
+inline at::Tensor as_f32(const at::Tensor& x) { return x.to(at::kFloat).contiguous(); }
 
 // Calls body(i) for i in [0, n), each on one thread, the next free thread taking the next i. Outputs of different i
 // must be disjoint, so the result doesn't depend on who took what.
