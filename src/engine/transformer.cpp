@@ -23,12 +23,40 @@ namespace {
 // Outputs a task: enough tasks to share out evenly, none so small that handing it out costs more than doing it.
 int64_t task_outputs(int64_t outputs, int64_t work_an_output, int threads) {
   constexpr int64_t kLeastWork = 1 << 14;  // multiply-adds
-  const int64_t fair = num_blocks(outputs, 4 * threads),
+  const int64_t fair = num_blocks(outputs, 16 * threads),
                 least = num_blocks(kLeastWork, std::max<int64_t>(1, work_an_output));
   return num_blocks(std::max(fair, least), kBlockOutputs) * kBlockOutputs;
 }
 
+ThreadPool& one_thread() {
+  static ThreadPool pool(1);  // runs what it is given on the caller's thread, whoever calls
+  return pool;
+}
+
+// rows [first, first + count) of a product with `in`.
+Product product_of(const WeightMatrix& w, Activations& in, int64_t first, int64_t count, float* out,
+                   int64_t out_stride) {
+  Product product = {w, {}};
+  for (int64_t r = first; r < first + count; ++r)
+    product.rows.push_back({in.row(r), in.quantised_row(r), out + r * out_stride, 1.0f});
+  return product;
+}
+
 }  // namespace
+
+Transformer::Transformer(ThreadPool& pool) : pool_(pool) {
+  for (int t = 0; pool.size() > 1 && t < pool.size(); ++t) workers_.emplace_back(one_thread());
+}
+
+template <class Body>
+void Transformer::for_row_blocks(int64_t rows, const Body& body) {
+  constexpr int64_t kBlockRows = 64;  // what lies between two products stays in a second-level cache
+  if (rows < kBlockRows * pool_.size()) return body(*this, int64_t{0}, rows);
+  pool_.run(num_blocks(rows, kBlockRows), [&](int64_t i, int thread) {
+    Transformer& worker = workers_.empty() ? *this : workers_[static_cast<size_t>(thread)];
+    body(worker, i * kBlockRows, std::min(kBlockRows, rows - i * kBlockRows));
+  });
+}
 
 void Transformer::multiply_all(std::span<const Product> products, Store store) {
   int64_t num_tasks = 0;
@@ -61,9 +89,7 @@ void Transformer::add_in_order(std::span<const Product> products) {
 }
 
 void Transformer::project(const WeightMatrix& w, Activations& in, float* out, int64_t out_stride, Store store) {
-  Product product = {w, {}};
-  for (int64_t r = 0; r < in.rows; ++r)
-    product.rows.push_back({in.row(r), in.quantised_row(r), out + r * out_stride, 1.0f});
+  const Product product = product_of(w, in, 0, in.rows, out, out_stride);
   multiply_all({&product, 1}, store);
 }
 
@@ -90,29 +116,27 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
   const int64_t rows = static_cast<int64_t>(places.size()), width = block.output.outputs;
   const int64_t num_kv = places[0].cache->num_heads(), head = places[0].cache->head_dim(), group = num_heads / num_kv;
   const int64_t query_width = num_heads * head, kv_width = num_kv * head;
-  norm(x_RD, block.attention_norm, rows, eps, block.query.is_quantised(), normed_);
   query_.resize(std::max(query_.size(), static_cast<size_t>(rows * query_width)));
-  key_.resize(std::max(key_.size(), static_cast<size_t>(rows * kv_width)));
-  value_.resize(std::max(value_.size(), static_cast<size_t>(rows * kv_width)));
-  Product products[3] = {{block.query, {}}, {block.key, {}}, {block.value, {}}};
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* x = normed_.row(r);
-    const std::byte* quantised = normed_.quantised_row(r);
-    products[0].rows.push_back({x, quantised, query_.data() + r * query_width, 1.0f});
-    products[1].rows.push_back({x, quantised, key_.data() + r * kv_width, 1.0f});
-    products[2].rows.push_back({x, quantised, value_.data() + r * kv_width, 1.0f});
-  }
-  multiply_all(products, Store::kSet);
-
-  pool_.run(rows, [&](int64_t r, int) {
-    const RowPlace& place = places[static_cast<size_t>(r)];
-    const float *cos = rotary.cos(place.position), *sin = rotary.sin(place.position);
-    for (int64_t h = 0; h < num_heads; ++h) rotate_row(query_.data() + r * query_width + h * head, cos, sin, head);
-    for (int64_t h = 0; h < num_kv; ++h) {
-      float* key = key_.data() + r * kv_width + h * head;
-      rotate_row(key, cos, sin, head);
-      place.cache->store(layer, static_cast<int>(h), place.position, key, value_.data() + r * kv_width + h * head);
-    }
+  for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
+    Activations& normed = worker.normed_;
+    worker.norm(x_RD + first * width, block.attention_norm, count, eps, block.query.is_quantised(), normed);
+    worker.key_.resize(std::max(worker.key_.size(), static_cast<size_t>(count * kv_width)));
+    worker.value_.resize(std::max(worker.value_.size(), static_cast<size_t>(count * kv_width)));
+    float *query = query_.data() + first * query_width, *keys = worker.key_.data(), *values = worker.value_.data();
+    const Product products[3] = {product_of(block.query, normed, 0, count, query, query_width),
+                                 product_of(block.key, normed, 0, count, keys, kv_width),
+                                 product_of(block.value, normed, 0, count, values, kv_width)};
+    worker.multiply_all(products, Store::kSet);
+    worker.pool_.run(count, [&](int64_t r, int) {
+      const RowPlace& place = places[static_cast<size_t>(first + r)];
+      const float *cos = rotary.cos(place.position), *sin = rotary.sin(place.position);
+      for (int64_t h = 0; h < num_heads; ++h) rotate_row(query + r * query_width + h * head, cos, sin, head);
+      for (int64_t h = 0; h < num_kv; ++h) {
+        float* key = keys + r * kv_width + h * head;
+        rotate_row(key, cos, sin, head);
+        place.cache->store(layer, static_cast<int>(h), place.position, key, values + r * kv_width + h * head);
+      }
+    });
   });
 
   // Tiles of rows of one text, so that a page is read once for several of them.
@@ -120,7 +144,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
     int64_t begin, count, end;  // rows; positions
   };
   std::vector<Tile> tiles;
-  const int64_t most = group % 4 == 0 ? 2 : group % 2 == 0 ? 4 : 8;  // queries in fours, as attend() takes them
+  const int64_t most = group % 4 == 0 ? 2 : group % 2 == 0 ? 4 : 8;  // queries in eights, as attend() takes them
   for (int64_t r = 0; r < rows; ++r) {
     const RowPlace& place = places[static_cast<size_t>(r)];
     if (tiles.empty() || tiles.back().count == most || places[static_cast<size_t>(r - 1)].cache != place.cache)
@@ -143,24 +167,33 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
             {query_.data() + r * query_width + h * head, mixed_.row(r) + h * head, place.first, place.end});
     }
     std::vector<float>& scratch = scratch_[static_cast<size_t>(thread)];
-    const size_t needed = static_cast<size_t>(attention_scratch(4, tile.end, head));
+    const size_t needed = static_cast<size_t>(attention_scratch(tile.end, head));
     if (scratch.size() < needed) scratch.resize(needed);
     std::vector<const std::byte*>& pages = pages_[static_cast<size_t>(thread)];
     cache.list_pages(layer, static_cast<int>(kv), tile.end, pages);
     attend(cache.type(), pages, head, queries, scratch.data());
   });
-  if (block.output.is_quantised())
-    pool_.run(rows, [&](int64_t r, int) { quantise_row(mixed_.row(r), query_width, mixed_.quantised_row(r)); });
-  project(block.output, mixed_, x_RD, width, Store::kAdd);
+  for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
+    if (block.output.is_quantised()) {
+      worker.pool_.run(count, [&](int64_t r, int) {
+        quantise_row(mixed_.row(first + r), query_width, mixed_.quantised_row(first + r));
+      });
+    }
+    const Product product = product_of(block.output, mixed_, first, count, x_RD, width);
+    worker.multiply_all({&product, 1}, Store::kAdd);
+  });
 }
 
 void Transformer::feed_forward(const BlockWeights& block, float eps, int64_t rows, float* x_RD) {
-  const int64_t width = block.down.inputs;
-  norm(x_RD, block.feed_forward_norm, rows, eps, block.gate_up.is_quantised(), normed_);
-  pre_.resize(std::max(pre_.size(), static_cast<size_t>(rows * 2 * width)));
-  project(block.gate_up, normed_, pre_.data(), 2 * width, Store::kSet);
-  swiglu(pre_.data(), rows, width, block.down.is_quantised(), hidden_);
-  project(block.down, hidden_, x_RD, block.down.outputs, Store::kAdd);
+  const int64_t width = block.down.inputs, model_width = block.down.outputs;
+  for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
+    float* x = x_RD + first * model_width;
+    worker.norm(x, block.feed_forward_norm, count, eps, block.gate_up.is_quantised(), worker.normed_);
+    worker.pre_.resize(std::max(worker.pre_.size(), static_cast<size_t>(count * 2 * width)));
+    worker.project(block.gate_up, worker.normed_, worker.pre_.data(), 2 * width, Store::kSet);
+    worker.swiglu(worker.pre_.data(), count, width, block.down.is_quantised(), worker.hidden_);
+    worker.project(block.down, worker.hidden_, x, model_width, Store::kAdd);
+  });
 }
 
 }  // namespace tessera::engine

@@ -55,7 +55,7 @@ struct Product {
 
 class Transformer {
  public:
-  explicit Transformer(ThreadPool& pool) : pool_(pool) {}
+  explicit Transformer(ThreadPool& pool);
   ThreadPool& pool() { return pool_; }
 
   // All products at once; none writes where another does.
@@ -78,7 +78,13 @@ class Transformer {
   void feed_forward(const BlockWeights& block, float eps, int64_t rows, float* x_RD);
 
  private:
+  // body(worker, first row, rows): blocks of rows go through several steps on one thread each, in its own cache; where
+  // there are too few rows for that, the threads share out the outputs of every product.
+  template <class Body>
+  void for_row_blocks(int64_t rows, const Body& body);
+
   ThreadPool& pool_;
+  std::vector<Transformer> workers_;  // by thread, each of one thread; none when the pool has only one
   Activations normed_, mixed_, hidden_;
   std::vector<float> query_, key_, value_, pre_;
   std::vector<std::vector<float>> scratch_;           // by thread

@@ -20,7 +20,7 @@ T load(const std::byte* from) {
 
 struct Group {  // of a quantised row
   float scale;
-  int32_t sum;
+  int32_t offset;
   int8_t values[kBlockInputs];
 };
 static_assert(sizeof(Group) == kQuantisedGroupBytes);
@@ -96,7 +96,7 @@ void quantise_row(const float* x, int64_t inputs, std::byte* out) {
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
     for (int64_t i = 0; i < count; ++i) {
       group.values[i] = static_cast<int8_t>(std::nearbyint(x[begin + i] * inverse));
-      group.sum += group.values[i];
+      group.offset -= 8 * group.values[i];
     }
     std::memcpy(out, &group, sizeof group);
   }

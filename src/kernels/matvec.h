@@ -40,8 +40,9 @@ void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const
 // Row `index` of the matrix as f32 (an embedding).
 void copy_weight_row(const WeightMatrix& w, int64_t index, float* out);
 
-// Activations in 8 bits: groups of 32 {f32 scale, i32 sum of the group's values, i8 values[32]}; scale = max |x| / 127,
-// rounded to nearest even; a last group is padded with zeros.
+// Activations in 8 bits: groups of 32 {f32 scale, i32 offset, i8 values[32]}; scale = max |x| / 127, values
+// rounded to nearest even, offset = -8 * (their sum), from which a product with weights stored as 0..15 may start; a
+// last group is padded with zeros.
 inline constexpr int64_t kQuantisedGroupBytes = 40;
 inline constexpr int64_t quantised_row_bytes(int64_t inputs) {
   return num_blocks(inputs, kBlockInputs) * kQuantisedGroupBytes;

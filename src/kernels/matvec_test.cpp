@@ -211,20 +211,20 @@ TEST(RowOps, AttentionEqualsItsTwin) {
           store_kv(type, pages[static_cast<size_t>(t / kPagePositions)].data(), static_cast<int>(t % kPagePositions),
                    key.data(), value.data(), head);
         }
-        const std::vector<float> queries = random_values(6 * head, 7);
-        std::vector<float> out(static_cast<size_t>(6 * head)), expected(out), alone(out);
+        const std::vector<float> queries = random_values(13 * head, 7);
+        std::vector<float> out(static_cast<size_t>(13 * head)), expected(out), alone(out);
         std::vector<AttentionQuery> rows, rows_expected;
         const int64_t places[6][2] = {{0, 1}, {0, 64}, {0, 65}, {0, 150}, {70, 120}, {100, 150}};
-        for (int64_t r = 0; r < 6; ++r) {
+        for (int64_t r = 0; r < 13; ++r) {  // tiles of eight, four and one
           const float* q = queries.data() + r * head;
-          rows.push_back({q, out.data() + r * head, places[r][0], places[r][1]});
-          rows_expected.push_back({q, expected.data() + r * head, places[r][0], places[r][1]});
+          rows.push_back({q, out.data() + r * head, places[r % 6][0], places[r % 6][1]});
+          rows_expected.push_back({q, expected.data() + r * head, places[r % 6][0], places[r % 6][1]});
         }
-        std::vector<float> scratch(static_cast<size_t>(attention_scratch(4, positions, head)));
+        std::vector<float> scratch(static_cast<size_t>(attention_scratch(positions, head)));
         attend(type, pointers, head, rows, scratch.data());
         ref::attend(type, pointers, head, rows_expected);
         for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 1e-5) << "head " << head;
-        for (size_t r = 0; r < 6; ++r) {
+        for (size_t r = 0; r < 13; ++r) {
           AttentionQuery row = rows[r];
           row.out = alone.data() + static_cast<int64_t>(r) * head;
           attend(type, pointers, head, {&row, 1}, scratch.data());

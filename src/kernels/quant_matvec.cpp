@@ -61,7 +61,7 @@ TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const*
 }
 
 // 4 bits: stored 0..15 x activations; eight pairs stay below 8 * 2 * 15 * 127 = 30,480, so they add up in 16 bits. The
-// zero point comes off as 8 * (sum of the activations).
+// zero point comes off by the group's offset.
 template <int R>
 TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const* groups, __m256i (*dots)[R]) {
   const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
@@ -85,8 +85,8 @@ TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const*
     }
   }
   for (int r = 0; r < R; ++r) {
-    const __m256i offset = _mm256_slli_epi32(broadcast_inputs(groups[r] + 4), 3);
-    for (int h = 0; h < 2; ++h) dots[h][r] = _mm256_sub_epi32(_mm256_madd_epi16(sums[h][r], ones), offset);
+    const __m256i offset = broadcast_inputs(groups[r] + 4);
+    for (int h = 0; h < 2; ++h) dots[h][r] = _mm256_add_epi32(_mm256_madd_epi16(sums[h][r], ones), offset);
   }
 }
 
@@ -155,15 +155,8 @@ void multiply_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<
   w.type == WeightType::kQ8 ? walk_avx2<8>(w, begin, end, rows, store) : walk_avx2<4>(w, begin, end, rows, store);
 }
 
-// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at minus the
-// zero point's share.
-template <int kBits>
-int32_t zero_point_share(const std::byte* group) {
-  int32_t sum;
-  std::memcpy(&sum, group + 4, 4);
-  return -(kBits == 8 ? 128 : 8) * sum;
-}
-
+// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at the group's
+// offset, 16 times it at 8 bits, whose zero point is 128.
 template <int kBits, int R>
 __attribute__((target("avx2,fma,f16c,avxvnni"))) void block_row_avx_vnni(const WeightMatrix& w, int64_t output,
                                                                          int64_t count, const ProductRow* rows,
@@ -188,7 +181,8 @@ __attribute__((target("avx2,fma,f16c,avxvnni"))) void block_row_avx_vnni(const W
       }
       for (int r = 0; r < R; ++r) {
         const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;
-        __m256i dots = _mm256_set1_epi32(zero_point_share<kBits>(group));
+        __m256i dots = broadcast_inputs(group + 4);
+        if constexpr (kBits == 8) dots = _mm256_slli_epi32(dots, 4);
         for (int c = 0; c < 8; ++c)
           dots = _mm256_dpbusd_avx_epi32(dots, weights[c], broadcast_inputs(group + 8 + 4 * c));
         sums[half][r] =
@@ -217,7 +211,18 @@ void multiply_avx_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::s
 
 #define TESSERA_AVX512_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512vnni")))
 
-// The 16 outputs of a block are the 16 lanes.
+// sums += weights (unsigned) x the four inputs at `from` (signed), broadcast by the instruction itself: GCC 12 makes two
+// of the intrinsic.
+TESSERA_AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& sums, __m512i weights,
+                                                                            const std::byte* from) {
+  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weights), "m"(*reinterpret_cast<const int32_t*>(from)));
+}
+
+TESSERA_AVX512_VNNI __attribute__((always_inline)) inline __m512 broadcast_16(const std::byte* from) {
+  return _mm512_broadcastss_ps(_mm_load_ss(reinterpret_cast<const float*>(from)));
+}
+
+// The 16 outputs of a block are the 16 lanes; the rows' sums are independent chains, side by side.
 template <int kBits, int R>
 TESSERA_AVX512_VNNI void block_row_avx512_vnni(const WeightMatrix& w, int64_t output, int64_t count,
                                                const ProductRow* rows, Store store) {
@@ -229,34 +234,33 @@ TESSERA_AVX512_VNNI void block_row_avx512_vnni(const WeightMatrix& w, int64_t ou
   for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps(), groups[r] = rows[r].quantised;
   for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
     const __m512 scales = _mm512_cvtph_ps(load(block));
-    __m512i weights[8];
+    __m512i dots[R];
+    for (int r = 0; r < R; ++r) {
+      dots[r] = _mm512_castps_si512(broadcast_16(groups[r] + 4));
+      if constexpr (kBits == 8) dots[r] = _mm512_slli_epi32(dots[r], 4);
+    }
     for (int c = 0; c < kBits; ++c) {
       const __m512i bytes = _mm512_loadu_si512(block + kScaleBytes + 64 * c);
       if constexpr (kBits == 8) {
-        weights[c] = bytes;
+        for (int r = 0; r < R; ++r) add_products(dots[r], bytes, groups[r] + 8 + 4 * c);
       } else {
-        weights[2 * c] = _mm512_and_si512(bytes, low);
-        weights[2 * c + 1] = _mm512_and_si512(_mm512_srli_epi32(bytes, 4), low);
+        const __m512i even = _mm512_and_si512(bytes, low), odd = _mm512_and_si512(_mm512_srli_epi32(bytes, 4), low);
+        for (int r = 0; r < R; ++r) add_products(dots[r], even, groups[r] + 8 + 8 * c);
+        for (int r = 0; r < R; ++r) add_products(dots[r], odd, groups[r] + 12 + 8 * c);
       }
     }
     for (int r = 0; r < R; ++r) {
-      const std::byte* group = groups[r];
-      __m512i dots = _mm512_set1_epi32(zero_point_share<kBits>(group));
-      for (int c = 0; c < 8; ++c) {
-        int32_t inputs;
-        std::memcpy(&inputs, group + 8 + 4 * c, 4);
-        dots = _mm512_dpbusd_epi32(dots, weights[c], _mm512_set1_epi32(inputs));
-      }
-      float scale;
-      std::memcpy(&scale, group, 4);
-      sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), _mm512_mul_ps(scales, _mm512_set1_ps(scale)), sums[r]);
+      const __m512 scale = _mm512_mul_ps(scales, broadcast_16(groups[r]));
+      sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), scale, sums[r]);
       groups[r] += kQuantisedGroupBytes;
     }
   }
+  const __mmask16 wanted = static_cast<__mmask16>((1u << count) - 1);
   for (int r = 0; r < R; ++r) {
-    float out[kBlockOutputs];
-    _mm512_storeu_ps(out, sums[r]);
-    store_outputs(out, output, count, rows[r], store);
+    float* y = rows[r].y + output;
+    if (store == Store::kAdd)
+      sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r].scale), sums[r], _mm512_maskz_loadu_ps(wanted, y));
+    _mm512_mask_storeu_ps(y, wanted, sums[r]);
   }
 }
 
@@ -291,13 +295,13 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
     __m128i sum4 = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0x4e));
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0xb1));
-    const int32_t sum = _mm_cvtsi128_si32(sum4);
+    const int32_t offset = -8 * _mm_cvtsi128_si32(sum4);
     // packs works in 128-bit halves; the permutation puts the groups of four back in order.
     const __m256i packed =
         _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),
                                     _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     std::memcpy(out, &scale, 4);
-    std::memcpy(out + 4, &sum, 4);
+    std::memcpy(out + 4, &offset, 4);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), packed);
   }
   if (whole < inputs) ref::quantise_row(x + whole, inputs - whole, out);

@@ -61,6 +61,23 @@ void swiglu(const float* gate, const float* up, int64_t n, float* y) {
               [&](Vec g, Vec u) { return hn::Mul(hn::Div(g, hn::Add(one, hn::Exp(d, hn::Neg(g)))), u); });
 }
 
+void rotate(float* x, const float* cos, const float* sin, int64_t half) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= half; i += lanes) {
+    const Vec a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + half + i), c = hn::LoadU(d, cos + i),
+              s = hn::LoadU(d, sin + i);
+    hn::StoreU(hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), d, x + i);
+    hn::StoreU(hn::Add(hn::Mul(b, c), hn::Mul(a, s)), d, x + half + i);
+  }
+  for (; i < half; ++i) {
+    const float a = x[i], b = x[half + i];
+    x[i] = a * cos[i] - b * sin[i];
+    x[half + i] = b * cos[i] + a * sin[i];
+  }
+}
+
 float log_sum_exp(const float* x, int64_t n) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -212,6 +229,9 @@ template <class T>
 void attend_as(std::span<const std::byte* const> pages, int64_t head_dim, std::span<const AttentionQuery> rows,
                float* scratch) {
   size_t r = 0;
+#if HWY_MAX_BYTES >= 64  // twice the registers: a key is read once for eight queries
+  for (; r + 8 <= rows.size(); r += 8) attend_tile<8, T>(pages, head_dim, &rows[r], scratch);
+#endif
   for (; r + 4 <= rows.size(); r += 4) attend_tile<4, T>(pages, head_dim, &rows[r], scratch);
   if (rows.size() - r == 3) attend_tile<3, T>(pages, head_dim, &rows[r], scratch);
   if (rows.size() - r == 2) attend_tile<2, T>(pages, head_dim, &rows[r], scratch);
@@ -225,6 +245,16 @@ void attend_any(KvType type, std::span<const std::byte* const> pages, int64_t he
   if (type == KvType::kI8) attend_as<int8_t>(pages, head_dim, rows, scratch);
 }
 
+void to_f16(const float* x, int64_t n, uint16_t* out) {
+  const F32 d;
+  const hn::Rebind<hwy::float16_t, F32> half;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    hn::StoreU(hn::DemoteTo(half, hn::LoadU(d, x + i)), half, reinterpret_cast<hwy::float16_t*>(out + i));
+  for (; i < n; ++i) out[i] = f16_from_float(x[i]);
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace tessera
@@ -236,7 +266,9 @@ namespace tessera {
 HWY_EXPORT(rms_norm);
 HWY_EXPORT(swiglu);
 HWY_EXPORT(log_sum_exp);
+HWY_EXPORT(rotate);
 HWY_EXPORT(attend_any);
+HWY_EXPORT(to_f16);
 
 void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* y) {
   HWY_DYNAMIC_DISPATCH(rms_norm)(x, weight, n, eps, y);
@@ -249,12 +281,7 @@ void swiglu_row(const float* gate, const float* up, int64_t n, float* y) {
 float log_sum_exp_row(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(log_sum_exp)(x, n); }
 
 void rotate_row(float* x, const float* cos, const float* sin, int64_t head_dim) {
-  const int64_t half = head_dim / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = x[i], b = x[half + i];
-    x[i] = a * cos[i] - b * sin[i];
-    x[half + i] = b * cos[i] + a * sin[i];
-  }
+  HWY_DYNAMIC_DISPATCH(rotate)(x, cos, sin, head_dim / 2);
 }
 
 int64_t kv_page_bytes(KvType type, int64_t head_dim) {
@@ -283,9 +310,13 @@ void store_kv(KvType type, std::byte* page, int slot, const float* key, const fl
     std::memcpy(out + values + slot * padded, value, static_cast<size_t>(head_dim) * 4);
   } else if (type == KvType::kF16) {
     uint16_t* out = reinterpret_cast<uint16_t*>(page);
-    for (int64_t i = 0; i < head_dim; ++i) {
-      out[i * kPagePositions + slot] = f16_from_float(key[i]);
-      out[values + slot * padded + i] = f16_from_float(value[i]);
+    HWY_DYNAMIC_DISPATCH(to_f16)(value, head_dim, out + values + slot * padded);
+    constexpr int64_t kPart = 64;
+    uint16_t part[kPart];
+    for (int64_t first = 0; first < head_dim; first += kPart) {
+      const int64_t count = std::min(kPart, head_dim - first);
+      HWY_DYNAMIC_DISPATCH(to_f16)(key + first, count, part);
+      for (int64_t i = 0; i < count; ++i) out[(first + i) * kPagePositions + slot] = part[i];
     }
   } else {
     int8_t* out = reinterpret_cast<int8_t*>(page);

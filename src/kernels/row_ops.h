@@ -35,11 +35,12 @@ struct AttentionQuery {
   int64_t first = 0, end = 0;
 };
 // Softmax(q k / sqrt(head_dim)) v for queries that share a key/value head. pages[p] holds positions [64 p, 64 p + 64);
-// those before the least `first` / 64 aren't read. scratch: attention_scratch(rows.size(), longest end) floats.
+// those before the least `first` / 64 aren't read. Queries are taken eight (or four) at a time. scratch:
+// attention_scratch(longest end, head_dim) floats.
 void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
             std::span<const AttentionQuery> rows, float* scratch);
-inline constexpr int64_t attention_scratch(int64_t rows, int64_t end, int64_t head_dim) {
-  return rows * ((end + kPagePositions - 1) / kPagePositions * kPagePositions + padded_head(head_dim));
+inline constexpr int64_t attention_scratch(int64_t end, int64_t head_dim) {
+  return 8 * ((end + kPagePositions - 1) / kPagePositions * kPagePositions + padded_head(head_dim));
 }
 
 namespace ref {
