@@ -1,7 +1,6 @@
 #include "engine/component_layer.h"
 
 #include <algorithm>
-#include <map>
 
 namespace tessera::engine {
 namespace {
@@ -33,12 +32,15 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
     assignments.push_back({choice.ids_RK[static_cast<size_t>(i)], i / k, choice.weights_RK[static_cast<size_t>(i)]});
   std::stable_sort(assignments.begin(), assignments.end(),
                    [](const Assignment& a, const Assignment& b) { return a.component < b.component; });
-  std::map<std::pair<int, int64_t>, int64_t> pairs;  // (bank, row), sorted
+  std::vector<std::pair<int, int64_t>> pairs;  // (bank, row), sorted
   if (h.num_banks > 0) {
-    for (const Assignment& a : assignments) pairs[{bank_of(h, a.component), a.row}] = 0;
-    int64_t next = 0;
-    for (auto& [key, index] : pairs) index = next++;
-    for (Assignment& a : assignments) a.pair = pairs[{bank_of(h, a.component), a.row}];
+    for (const Assignment& a : assignments) pairs.push_back({bank_of(h, a.component), a.row});
+    std::sort(pairs.begin(), pairs.end());
+    pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+    for (Assignment& a : assignments) {
+      const std::pair pair{bank_of(h, a.component), a.row};
+      a.pair = std::lower_bound(pairs.begin(), pairs.end(), pair) - pairs.begin();
+    }
   }
   const int64_t count = static_cast<int64_t>(assignments.size());
   std::vector<int64_t> first;  // assignment of each component that was chosen, and the end
@@ -55,13 +57,13 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
   const auto input = [&](int64_t row, float* y) {
     return ProductRow{normed.row(row), normed.quantised_row(row), y, 1.0f};
   };
-  for (auto it = pairs.begin(); it != pairs.end();) {
-    const int bank = it->first.first;
+  for (size_t p = 0; p < pairs.size();) {
+    const int bank = pairs[p].first;
     Product gate = {weights.banks[static_cast<size_t>(bank)].gate, {}};
     Product up = {weights.banks[static_cast<size_t>(bank)].up, {}};
-    for (; it != pairs.end() && it->first.first == bank; ++it) {
-      gate.rows.push_back(input(it->first.second, &bank_pre_[static_cast<size_t>(it->second * 2 * base)]));
-      up.rows.push_back(input(it->first.second, &bank_pre_[static_cast<size_t>((it->second * 2 + 1) * base)]));
+    for (; p < pairs.size() && pairs[p].first == bank; ++p) {
+      gate.rows.push_back(input(pairs[p].second, &bank_pre_[2 * p * static_cast<size_t>(base)]));
+      up.rows.push_back(input(pairs[p].second, &bank_pre_[(2 * p + 1) * static_cast<size_t>(base)]));
     }
     products.push_back(std::move(gate));
     products.push_back(std::move(up));

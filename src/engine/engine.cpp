@@ -129,11 +129,11 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
   if (rows.empty()) return {};
   const int64_t num_rows = static_cast<int64_t>(rows.size());
   if (x_.size() < static_cast<size_t>(num_rows * width)) x_.resize(static_cast<size_t>(num_rows * width));
-  for (int64_t r = 0; r < num_rows; ++r) {
+  pool_.run(num_rows, [&](int64_t r, int) {
     const TokenRow& row = rows[static_cast<size_t>(r)];
     copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)],
                     &x_[static_cast<size_t>(r * width)]);
-  }
+  });
   std::vector<LayerChoice> choices(static_cast<size_t>(t.num_layers));
   const auto choose = [&](int layer) {
     LayerChoice& choice = choices[static_cast<size_t>(layer)] = routers_.choose(layer, normed_);

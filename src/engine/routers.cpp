@@ -90,20 +90,29 @@ void Routers::begin_chunk(Sequence& sequence, int64_t position) {
 }
 
 void Routers::decide_domains(Sequence& sequence, int64_t begin) {
-  const int chunk_tokens = architecture_.domain_router.chunk_tokens;
+  const auto chunk = [&](int64_t t) { return chunk_of(static_cast<int>(t), architecture_.domain_router.chunk_tokens); };
+  const auto begins_chunk = [&](int64_t t) { return t == 0 || chunk(t) != chunk(t - 1); };
+  // What a chunk decides does not depend on what was decided before: those that end are encoded together.
+  std::vector<int64_t> ends;
+  for (int64_t t = begin; architecture_.domain_router.kind == "encoder" && t < sequence.length(); ++t) {
+    if (begins_chunk(t + 1)) ends.push_back(t + 1);
+  }
+  std::vector<std::vector<float>> decided;
+  if (!ends.empty())
+    decided = encode_chunks(sequence, begins_chunk(begin) ? begin : sequence.route.chunk_starts_C.back(), ends);
+  size_t done = 0;
   for (int64_t t = begin; t < sequence.length(); ++t) {
-    const int chunk = chunk_of(static_cast<int>(t), chunk_tokens);
-    if (t == 0 || chunk != chunk_of(static_cast<int>(t - 1), chunk_tokens)) begin_chunk(sequence, t);
-    if (architecture_.domain_router.kind == "encoder" && chunk_of(static_cast<int>(t + 1), chunk_tokens) != chunk)
-      encode_chunk(sequence, sequence.route.chunk_starts_C.back(), t + 1);
+    if (begins_chunk(t)) begin_chunk(sequence, t);
+    if (done < ends.size() && ends[done] == t + 1) sequence.next_pi_M = decided[done++];
   }
 }
 
-void Routers::encode_chunk(Sequence& sequence, int64_t begin, int64_t end) {
+std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64_t begin,
+                                                       const std::vector<int64_t>& ends) {
   const DomainRouter& d = architecture_.domain_router;
   const RouterWeights& router = weights_.domain_router;
   const float eps = static_cast<float>(architecture_.trunk.norm_eps);
-  const int64_t rows = end - begin, width = d.width;
+  const int64_t end = ends.back(), rows = end - begin, width = d.width;
   if (!d.own_embedding) embedded_.resize(rows, architecture_.trunk.width);
   x_.resize(std::max(x_.size(), static_cast<size_t>(rows * width)));
   std::vector<RowPlace> places;
@@ -119,26 +128,32 @@ void Routers::encode_chunk(Sequence& sequence, int64_t begin, int64_t end) {
       if (router.input.is_quantised())
         quantise_row(embedded_.row(r), architecture_.trunk.width, embedded_.quantised_row(r));
     }
-    places.push_back({&sequence.encoder, t, std::max<int64_t>(0, t - d.window_tokens + 1), end});
+    const int64_t seen = *std::upper_bound(ends.begin(), ends.end(), t);
+    places.push_back({&sequence.encoder, t, std::max<int64_t>(0, t - d.window_tokens + 1), seen});
   }
   if (!d.own_embedding) transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
   for (size_t i = 0; i < router.blocks.size(); ++i) {
     transformer_.attention(router.blocks[i], static_cast<int>(i), d.num_heads, eps, encoder_rotary_, places, x_.data());
     transformer_.feed_forward(router.blocks[i], eps, rows, x_.data());
   }
-  std::vector<float> pooled(static_cast<size_t>(width), 0.0f);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < width; ++i) pooled[static_cast<size_t>(i)] += x_[static_cast<size_t>(r * width + i)];
+  std::vector<std::vector<float>> decided;
+  for (int64_t first = 0; const int64_t chunk_end : ends) {
+    const int64_t last = chunk_end - begin;
+    std::vector<float> pooled(static_cast<size_t>(width), 0.0f);
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t i = 0; i < width; ++i) pooled[static_cast<size_t>(i)] += x_[static_cast<size_t>(r * width + i)];
+    }
+    for (float& value : pooled) value *= 1.0f / static_cast<float>(last - first);
+    first = last;
+    transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0].is_quantised(), normed_);
+    std::vector<float>& pi = decided.emplace_back(routed_.size());
+    transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
+    const float temperature = static_cast<float>(d.temperature), largest = *std::max_element(pi.begin(), pi.end());
+    float total = 0;
+    for (float& value : pi) total += value = std::exp((value - largest) / temperature);
+    for (float& value : pi) value /= total;
   }
-  for (float& value : pooled) value *= 1.0f / static_cast<float>(rows);
-  transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0].is_quantised(), normed_);
-  std::vector<float>& pi = sequence.next_pi_M;
-  pi.resize(routed_.size());
-  transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
-  const float temperature = static_cast<float>(d.temperature), largest = *std::max_element(pi.begin(), pi.end());
-  float total = 0;
-  for (float& value : pi) total += value = std::exp((value - largest) / temperature);
-  for (float& value : pi) value /= total;
+  return decided;
 }
 
 void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {

@@ -45,7 +45,8 @@ class Routers {
   LayerChoice choose(int layer, Activations& x);
 
  private:
-  void encode_chunk(Sequence& sequence, int64_t begin, int64_t end);
+  // pi of each chunk from `begin` on; `ends`: where they end.
+  std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;

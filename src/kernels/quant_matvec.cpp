@@ -130,20 +130,20 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
 // The rows in tiles of kTile (a power of two), a block of outputs at a time; as many rows at once as stay in the
 // first-level cache while the blocks pass by. BLOCK_ROW is a macro's argument, since a function pointer of another
 // instruction set would not be inlined.
-#define TESSERA_WALK_BLOCKS(BLOCK_ROW, TILE)                                                                              \
-  const size_t most =                                                                                                     \
-      static_cast<size_t>(std::max<int64_t>(TILE, kRowBytes / quantised_row_bytes(w.inputs) / TILE * TILE));              \
-  for (size_t first = 0; first < rows.size(); first += most) {                                                            \
-    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));                    \
-    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                                \
-      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                                    \
-      size_t r = 0;                                                                                                       \
-      for (; r + TILE <= some.size(); r += TILE) BLOCK_ROW<kBits, TILE>(w, o, count, &some[r], store);                    \
-      if (TILE > 4 && some.size() - r >= 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store), r += 4;                    \
-      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                                        \
-      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                                        \
-      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                                        \
-    }                                                                                                                     \
+#define TESSERA_WALK_BLOCKS(BLOCK_ROW, TILE)                                                                 \
+  const size_t most =                                                                                        \
+      static_cast<size_t>(std::max<int64_t>(TILE, kRowBytes / quantised_row_bytes(w.inputs) / TILE * TILE)); \
+  for (size_t first = 0; first < rows.size(); first += most) {                                               \
+    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));       \
+    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                   \
+      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                       \
+      size_t r = 0;                                                                                          \
+      for (; r + TILE <= some.size(); r += TILE) BLOCK_ROW<kBits, TILE>(w, o, count, &some[r], store);       \
+      if (TILE > 4 && some.size() - r >= 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store), r += 4;       \
+      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                           \
+      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                           \
+      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                           \
+    }                                                                                                        \
   }
 
 template <int kBits>
@@ -155,8 +155,8 @@ void multiply_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<
   w.type == WeightType::kQ8 ? walk_avx2<8>(w, begin, end, rows, store) : walk_avx2<4>(w, begin, end, rows, store);
 }
 
-// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at the group's
-// offset, 16 times it at 8 bits, whose zero point is 128.
+// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at the
+// group's offset, 16 times it at 8 bits, whose zero point is 128.
 template <int kBits, int R>
 __attribute__((target("avx2,fma,f16c,avxvnni"))) void block_row_avx_vnni(const WeightMatrix& w, int64_t output,
                                                                          int64_t count, const ProductRow* rows,
@@ -211,8 +211,8 @@ void multiply_avx_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::s
 
 #define TESSERA_AVX512_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512vnni")))
 
-// sums += weights (unsigned) x the four inputs at `from` (signed), broadcast by the instruction itself: GCC 12 makes two
-// of the intrinsic.
+// sums += weights (unsigned) x the four inputs at `from` (signed), broadcast by the instruction itself: GCC 12 makes
+// two of the intrinsic.
 TESSERA_AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& sums, __m512i weights,
                                                                             const std::byte* from) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weights), "m"(*reinterpret_cast<const int32_t*>(from)));

@@ -1,5 +1,6 @@
-// The pieces of a transformer block as differentiable functions on the CPU kernels (f32, or bf16 around f32). train/blocks
-// dispatches to them and holds the same functions in plain tensor operations, which tests compare them with.
+// The pieces of a transformer block as differentiable functions on the CPU kernels (f32, or bf16 around f32).
+// train/blocks dispatches to them and holds the same functions in plain tensor operations, which tests compare them
+// with.
 #pragma once
 #include "train/blocks.h"
 

@@ -324,8 +324,13 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
         }
       }
     });
-    return {grad_x_SD.to(saved[0].scalar_type()), {}, grad_p.to(saved[1].scalar_type()), bank.data ? grad_bank : Variable(), unique.data ? grad_unique : Variable(),
-            grad_down, {}};
+    return {grad_x_SD.to(saved[0].scalar_type()),
+            {},
+            grad_p.to(saved[1].scalar_type()),
+            bank.data ? grad_bank : Variable(),
+            unique.data ? grad_unique : Variable(),
+            grad_down,
+            {}};
   }
 };
 
