@@ -66,13 +66,17 @@ TextRun run(Engine& engine, const std::vector<int32_t>& tokens, size_t piece) {
 TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     SCOPED_TRACE(kind.name);
-    const auto folder = write_random_model(kind.architecture, kind.name);
+    const auto plain = write_random_model(kind.architecture, kind.name);
+    const auto in_8_bits =
+        quantised(plain, {Part::kAttention, Part::kDense, Part::kBank, Part::kComponent, Part::kAlwaysOn});
+    // 170 tokens: enough for two threads to take blocks of rows.
     const std::vector<int32_t> tokens = random_tokens(170, 60, 1), other = random_tokens(140, 60, 2);
-    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+    for (const auto& [folder, kv] : {std::pair(plain, KvType::kF32), std::pair(plain, KvType::kF16),
+                                     std::pair(plain, KvType::kI8), std::pair(in_8_bits, KvType::kF16)}) {
       Engine one(open_model(folder), {1, {}, kv}), two(open_model(folder), {2, {}, kv});
       const TextRun whole = run(one, tokens, 1000), other_whole = run(one, other, 1000);
-      for (const auto& [engine, piece] :
-           {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}), std::pair(&two, size_t{50})}) {
+      for (const auto& [engine, piece] : {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}),
+                                          std::pair(&two, size_t{50}), std::pair(&two, size_t{1000})}) {
         const TextRun pieces = run(*engine, tokens, piece);
         ASSERT_EQ(pieces.hidden, whole.hidden) << "pieces of " << piece;
         ASSERT_EQ(pieces.route, whole.route);

@@ -44,7 +44,8 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
     const int64_t n = num_components(h), k = h.num_active, router = a.domain_router.width + a.component_router.width;
     numbers += 12 * router + 3 * layers * n + 2 * n;
     numbers += k * (3 * int64_t{h.base_width} + 3 * int64_t{h.unique_width}) + 4 * int64_t{h.always_on_width};
-    bytes += rows * k * 512;                       // lists of products and assignments
+    bytes += a.domain_router.chunk_tokens * (t.width + 12 * int64_t{router}) * 6;  // level 1 may begin a chunk earlier
+    bytes += rows * k * 512;                                                       // lists of products and assignments
     bytes += t.context_length * layers * k * 256;  // recorded routes, their copies and JSON
   }
   bytes += rows * numbers * 6;

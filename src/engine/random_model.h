@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "core/config.h"
 #include "core/model_file.h"
 #include "core/tensor_names.h"
+#include "kernels/matvec.h"
 
 namespace tessera::engine {
 
@@ -62,6 +64,30 @@ inline std::filesystem::path write_random_model(
   write_safetensors(folder / "model.safetensors", tensors, {});
   write_json_file(folder / "config.json", {{"format", "tessera-1"}, {"model", to_json(a)}});
   return folder;
+}
+
+// The folder's model with its matrices of these parts in 8 bits.
+inline std::filesystem::path quantised(const std::filesystem::path& folder, const std::set<Part>& parts) {
+  const ModelFolder model = open_model(folder);
+  std::vector<std::vector<std::byte>> made;
+  std::vector<TensorToWrite> tensors;
+  for (const TensorSpec& spec : tensor_specs(model.architecture)) {
+    const TensorInfo& tensor = model.weights->at(spec.name);
+    TensorToWrite entry = {spec.name, tensor.dtype, tensor.shape, model.weights->bytes(tensor), spec.page_start};
+    if (parts.contains(spec.part) && spec.shape.size() == 2) {
+      made.emplace_back(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], 8)));
+      quantise_matrix(reinterpret_cast<const float*>(entry.bytes.data()), spec.shape[0], spec.shape[1], 8,
+                      made.back().data());
+      entry.dtype = "U8", entry.shape = {static_cast<int64_t>(made.back().size())}, entry.bytes = made.back();
+    }
+    tensors.push_back(entry);
+  }
+  const std::filesystem::path out = folder.string() + "-q8";
+  std::filesystem::create_directories(out);
+  write_safetensors(out / "model.safetensors", tensors, {});
+  std::filesystem::copy_file(folder / "config.json", out / "config.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  return out;
 }
 
 inline std::vector<int32_t> random_tokens(int count, int vocab_size, uint64_t seed) {

@@ -40,29 +40,6 @@ std::vector<Kind> kinds() {
   return all;
 }
 
-// The folder's model with its components and banks in 8 bits.
-fs::path quantised(const fs::path& folder) {
-  const ModelFolder model = open_model(folder);
-  std::vector<std::vector<std::byte>> made;
-  std::vector<TensorToWrite> tensors;
-  for (const TensorSpec& spec : tensor_specs(model.architecture)) {
-    const TensorInfo& tensor = model.weights->at(spec.name);
-    TensorToWrite entry = {spec.name, tensor.dtype, tensor.shape, model.weights->bytes(tensor), spec.page_start};
-    if (spec.part == Part::kComponent || spec.part == Part::kBank) {
-      made.emplace_back(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], 8)));
-      quantise_matrix(reinterpret_cast<const float*>(entry.bytes.data()), spec.shape[0], spec.shape[1], 8,
-                      made.back().data());
-      entry.dtype = "U8", entry.shape = {static_cast<int64_t>(made.back().size())}, entry.bytes = made.back();
-    }
-    tensors.push_back(entry);
-  }
-  const fs::path out = folder.string() + "-q8";
-  fs::create_directories(out);
-  write_safetensors(out / "model.safetensors", tensors, {});
-  fs::copy_file(folder / "config.json", out / "config.json", fs::copy_options::overwrite_existing);
-  return out;
-}
-
 EngineOptions with_slots(const fs::path& folder, int64_t num_slots, int threads, std::vector<uint8_t> allowed = {},
                          Paging paging = Paging::kByRoute) {
   EngineOptions options{threads, allowed};
@@ -92,7 +69,7 @@ std::vector<float> run(Engine& engine, const std::vector<int32_t>& tokens, std::
 TEST(Residency, AnyNumberOfSlotsGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     const fs::path plain = write_random_model(kind.architecture, std::string("slots-") + kind.name);
-    for (const fs::path& folder : {plain, quantised(plain)}) {
+    for (const fs::path& folder : {plain, quantised(plain, {Part::kComponent, Part::kBank})}) {
       SCOPED_TRACE(folder.string());
       const std::vector<int32_t> tokens = random_tokens(80, 60, 1), other = random_tokens(40, 60, 2);
       Engine all(open_model(folder), {1});

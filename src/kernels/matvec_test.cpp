@@ -196,6 +196,45 @@ TEST(RowOps, EqualTheirTwins) {
   });
 }
 
+TEST(RowOps, RotationTurnsBothHalves) {
+  on_every_target([] {
+    for (const int64_t half : {1, 4, 8, 13, 16, 40}) {
+      std::vector<float> x = random_values(2 * half, 1);
+      const std::vector<float> before = x, cos = random_values(half, 2), sin = random_values(half, 3);
+      rotate_row(x.data(), cos.data(), sin.data(), 2 * half);
+      for (size_t i = 0; i < cos.size(); ++i) {
+        const float a = before[i], b = before[cos.size() + i];
+        ASSERT_NEAR(x[i], a * cos[i] - b * sin[i], 1e-6);
+        ASSERT_NEAR(x[cos.size() + i], b * cos[i] + a * sin[i], 1e-6);
+      }
+    }
+  });
+}
+
+TEST(RowOps, KeysAndValuesInF16AreRoundedToNearest) {
+  std::vector<float> values = {
+      65519,    65520,    -70000, INFINITY, -INFINITY,    NAN,   1 + 0x1p-11f, 1 + 3 * 0x1p-11f,
+      0x1p-24f, 0x1p-25f, 3e-8f,  6e-5f,    0x1.ffcp-15f, -0.0f, 1e-30f,       0.1f};
+  for (float v : random_values(24, 5)) values.push_back(v);
+  on_every_target([&] {
+    const int64_t head = static_cast<int64_t>(values.size());
+    std::vector<std::byte> page(static_cast<size_t>(kv_page_bytes(KvType::kF16, head)));
+    store_kv(KvType::kF16, page.data(), 3, values.data(), values.data(), head);
+    const uint16_t* stored = reinterpret_cast<const uint16_t*>(page.data());
+    for (int64_t i = 0; i < head; ++i) {
+      const float v = values[static_cast<size_t>(i)];
+      for (const uint16_t got :
+           {stored[i * kPagePositions + 3], stored[kPagePositions * head + 3 * padded_head(head) + i]}) {
+        if (std::isnan(v)) {
+          ASSERT_TRUE(std::isnan(float_from_f16(got)));
+        } else {
+          ASSERT_EQ(got, f16_from_float(v)) << v;
+        }
+      }
+    }
+  });
+}
+
 TEST(RowOps, AttentionEqualsItsTwin) {
   on_every_target([] {
     for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8}) {

@@ -127,7 +127,7 @@ TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t 
   for (int r = 0; r < R; ++r) store_outputs(sums[r], output, count, rows[r], store);
 }
 
-// The rows in tiles of kTile (a power of two), a block of outputs at a time; as many rows at once as stay in the
+// The rows in tiles of TILE (4 or 8), a block of outputs at a time; as many rows at once as stay in the
 // first-level cache while the blocks pass by. BLOCK_ROW is a macro's argument, since a function pointer of another
 // instruction set would not be inlined.
 #define TESSERA_WALK_BLOCKS(BLOCK_ROW, TILE)                                                                 \
@@ -295,7 +295,7 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
     __m128i sum4 = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0x4e));
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0xb1));
-    const int32_t offset = -8 * _mm_cvtsi128_si32(sum4);
+    const int32_t offset = _mm_cvtsi128_si32(_mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sum4, 3)));
     // packs works in 128-bit halves; the permutation puts the groups of four back in order.
     const __m256i packed =
         _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),

@@ -246,12 +246,14 @@ void attend_any(KvType type, std::span<const std::byte* const> pages, int64_t he
 }
 
 void to_f16(const float* x, int64_t n, uint16_t* out) {
+  int64_t i = 0;
+#if HWY_TARGET <= HWY_AVX2 || HWY_ARCH_ARM  // without an instruction for it Highway does not round to nearest
   const F32 d;
   const hn::Rebind<hwy::float16_t, F32> half;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
     hn::StoreU(hn::DemoteTo(half, hn::LoadU(d, x + i)), half, reinterpret_cast<hwy::float16_t*>(out + i));
+#endif
   for (; i < n; ++i) out[i] = f16_from_float(x[i]);
 }
 

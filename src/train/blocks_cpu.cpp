@@ -153,8 +153,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const at::ScalarType kept = x_in.scalar_type();
     const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
-    const at::Tensor query = at::empty({total, q_width}, x.options()), key = at::empty({total, kv_width}, x.options());
-    const at::Tensor value = at::empty_like(key), mixed = at::empty_like(query), y = at::empty_like(x);
+    at::Tensor query = at::empty({total, q_width}, x.options()), key = at::empty({total, kv_width}, x.options());
+    at::Tensor value = at::empty_like(key);
+    const at::Tensor mixed = at::empty_like(query), y = at::empty_like(x);
     const at::Tensor log_sum_exp = at::empty({rows, num_heads, tokens}, x.options());
 
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
@@ -167,6 +168,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
       rotate_heads(q, count, num_heads, head_dim, c, s, 1);
       rotate_heads(k, count, num_kv_heads, head_dim, c, s, 1);
     });
+    // Under bf16 scores are of what is kept: the gradient's probabilities are made of it and of log_sum_exp.
+    const at::Tensor kept_query = query.to(kept), kept_key = key.to(kept), kept_value = value.to(kept);
+    query = as_f32(kept_query), key = as_f32(kept_key), value = as_f32(kept_value);
     for_each_task(rows * num_heads, [&](int64_t task) {
       const int64_t row = task / num_heads, at = row * tokens;
       attention_forward(row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row), task % num_heads,
@@ -178,7 +182,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
            mutable_data(y) + first * width, width);
     });
 
-    context->save_for_backward({x_in, w_query, w_key, w_value, w_output, query.to(kept), key.to(kept), value.to(kept),
+    context->save_for_backward({x_in, w_query, w_key, w_value, w_output, kept_query, kept_key, kept_value,
                                 mixed.to(kept), log_sum_exp, cos, sin, begin_RT, end_RT});
     context->saved_data["num_heads"] = num_heads;
     context->saved_data["num_kv_heads"] = num_kv_heads;

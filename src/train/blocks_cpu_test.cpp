@@ -1,4 +1,4 @@
-// The CPU kernels in f32 against the plain tensor operations in f64: values and gradients.
+// The CPU kernels in f32 and bf16 against the plain tensor operations in f64: values and gradients.
 #include "train/blocks_cpu.h"
 
 #include <gtest/gtest.h>
@@ -12,11 +12,15 @@ namespace {
 
 using Inputs = std::vector<at::Tensor>;
 
-// Runs `function` on the inputs in f32 and in f64 and compares the value and the gradient of every input.
+// Runs `function` on the inputs in f32, with the first in bf16, and in f64, and compares the value and the gradient of
+// every input.
 void expect_same(const Inputs& inputs, const std::function<at::Tensor(const Inputs&)>& function) {
   auto run = [&](at::ScalarType dtype) {
     Inputs leaves;
-    for (const at::Tensor& input : inputs) leaves.push_back(input.to(dtype).detach().requires_grad_(true));
+    for (const at::Tensor& input : inputs) {
+      const bool is_weight = dtype == at::kBFloat16 && !leaves.empty();
+      leaves.push_back(input.to(is_weight ? at::kFloat : dtype).detach().requires_grad_(true));
+    }
     const at::Tensor value = function(leaves);
     at::manual_seed(11);
     const at::Tensor direction = at::randn(value.sizes(), at::kDouble).to(dtype);
@@ -24,11 +28,14 @@ void expect_same(const Inputs& inputs, const std::function<at::Tensor(const Inpu
     all.insert(all.begin(), value.detach());
     return all;
   };
-  const std::vector<at::Tensor> got = run(at::kFloat), expected = run(at::kDouble);
+  const std::vector<at::Tensor> got = run(at::kFloat), expected = run(at::kDouble), rounded = run(at::kBFloat16);
   for (size_t i = 0; i < got.size(); ++i) {
     const double error = (got[i].to(at::kDouble) - expected[i]).abs().max().item<double>();
     const double size = expected[i].abs().max().item<double>();
-    EXPECT_LT(error, 2e-5 * (1 + size)) << (i == 0 ? "value" : "gradient of input " + std::to_string(i - 1));
+    const std::string what = i == 0 ? "value" : "gradient of input " + std::to_string(i - 1);
+    EXPECT_LT(error, 2e-5 * (1 + size)) << what;
+    const double distance = (rounded[i].to(at::kDouble) - expected[i]).norm().item<double>();
+    EXPECT_LT(distance, 0.02 * (1e-6 + expected[i].norm().item<double>())) << what << " in bf16";
   }
 }
 
