@@ -41,7 +41,7 @@ ParameterCount count_parameters(const Architecture& architecture);
 Json parameters_json(const Architecture& architecture);
 
 // Bytes. With n = micro_batch_tokens and s bytes an activation (4; with bf16: 2), nothing recomputed:
-//   weights      4 a parameter, with bf16 2 more for the copy that a GPU's matrix products read (the CPU's read the weights)
+//   weights      4 a parameter, with bf16 2 more for the copy that a GPU's matrix products read
 //   gradients    4 a learnt parameter;  moments: 8 (AdamW's two)
 //   activations  n s (sum over layers of the attention block's 3 D + 2 (heads + kv heads) head_dim
 //                and of the feed-forward block's 2 D + what its matrices produce), attention scores not kept
