@@ -97,117 +97,114 @@ TESSERA_AVX2_INLINE void store_outputs(const float* sums, int64_t output, int64_
   for (int64_t o = 0; o < count; ++o) y[o] = store == Store::kSet ? sums[o] : std::fma(row.scale, sums[o], y[o]);
 }
 
-template <int kBits, int R>
-TESSERA_AVX2 void block_row_avx2(const WeightMatrix& w, int64_t output, int64_t count, const ProductRow* rows,
-                                 Store store) {
-  const int64_t across = num_blocks(w.inputs, kBlockInputs);
-  const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
-  // In memory, not in registers: they are touched once a group, and the integer sums need the registers.
-  alignas(32) float sums_storage[R][kBlockOutputs] = {};
-  float(*sums)[kBlockOutputs] = sums_storage;
-  asm("" : "+r"(sums) : : "memory");
-  const std::byte* groups[R];
-  for (int r = 0; r < R; ++r) groups[r] = rows[r].quantised;
-  for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
-    __m256i dots[2][R];
-    if constexpr (kBits == 8) {
-      dots_q8<R>(block + kScaleBytes, groups, dots);
-    } else {
-      dots_q4<R>(block + kScaleBytes, groups, dots);
-    }
-    for (int h = 0; h < 2; ++h) {
-      const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * h)));
-      for (int r = 0; r < R; ++r) {
-        const __m256 sum = _mm256_load_ps(sums[r] + 8 * h), scale = _mm256_mul_ps(scales, broadcast(groups[r]));
-        _mm256_store_ps(sums[r] + 8 * h, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[h][r]), scale, sum));
+struct Avx2 {
+  static constexpr int kTile = 4;
+
+  template <int kBits, int R>
+  TESSERA_AVX2 static void block_row(const WeightMatrix& w, int64_t output, int64_t count, const ProductRow* rows,
+                                     Store store) {
+    const int64_t across = num_blocks(w.inputs, kBlockInputs);
+    const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
+    // In memory, not in registers: they are touched once a group, and the integer sums need the registers.
+    alignas(32) float sums_storage[R][kBlockOutputs] = {};
+    float(*sums)[kBlockOutputs] = sums_storage;
+    asm("" : "+r"(sums) : : "memory");
+    const std::byte* groups[R];
+    for (int r = 0; r < R; ++r) groups[r] = rows[r].quantised;
+    for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
+      __m256i dots[2][R];
+      if constexpr (kBits == 8) {
+        dots_q8<R>(block + kScaleBytes, groups, dots);
+      } else {
+        dots_q4<R>(block + kScaleBytes, groups, dots);
       }
+      for (int h = 0; h < 2; ++h) {
+        const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * h)));
+        for (int r = 0; r < R; ++r) {
+          const __m256 sum = _mm256_load_ps(sums[r] + 8 * h), scale = _mm256_mul_ps(scales, broadcast(groups[r]));
+          _mm256_store_ps(sums[r] + 8 * h, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[h][r]), scale, sum));
+        }
+      }
+      for (int r = 0; r < R; ++r) groups[r] += kQuantisedGroupBytes;
     }
-    for (int r = 0; r < R; ++r) groups[r] += kQuantisedGroupBytes;
+    for (int r = 0; r < R; ++r) store_outputs(sums[r], output, count, rows[r], store);
   }
-  for (int r = 0; r < R; ++r) store_outputs(sums[r], output, count, rows[r], store);
+};
+
+// The rows in tiles of Way::kTile (4 or 8), a block of outputs at a time; as many rows at once as stay in the
+// first-level cache while the blocks pass by.
+template <class Way, int kBits>
+void walk(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  constexpr int kTile = Way::kTile;
+  const size_t most =
+      static_cast<size_t>(std::max<int64_t>(kTile, kRowBytes / quantised_row_bytes(w.inputs) / kTile * kTile));
+  for (size_t first = 0; first < rows.size(); first += most) {
+    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));
+    for (int64_t o = begin; o < end; o += kBlockOutputs) {
+      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);
+      size_t r = 0;
+      for (; r + kTile <= some.size(); r += kTile) Way::template block_row<kBits, kTile>(w, o, count, &some[r], store);
+      if constexpr (kTile > 4) {
+        if (some.size() - r >= 4) Way::template block_row<kBits, 4>(w, o, count, &some[r], store), r += 4;
+      }
+      if (some.size() - r == 3) Way::template block_row<kBits, 3>(w, o, count, &some[r], store);
+      if (some.size() - r == 2) Way::template block_row<kBits, 2>(w, o, count, &some[r], store);
+      if (some.size() - r == 1) Way::template block_row<kBits, 1>(w, o, count, &some[r], store);
+    }
+  }
 }
 
-// The rows in tiles of TILE (4 or 8), a block of outputs at a time; as many rows at once as stay in the
-// first-level cache while the blocks pass by. BLOCK_ROW is a macro's argument, since a function pointer of another
-// instruction set would not be inlined.
-#define TESSERA_WALK_BLOCKS(BLOCK_ROW, TILE)                                                                 \
-  const size_t most =                                                                                        \
-      static_cast<size_t>(std::max<int64_t>(TILE, kRowBytes / quantised_row_bytes(w.inputs) / TILE * TILE)); \
-  for (size_t first = 0; first < rows.size(); first += most) {                                               \
-    const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));       \
-    for (int64_t o = begin; o < end; o += kBlockOutputs) {                                                   \
-      const int64_t count = std::min<int64_t>(kBlockOutputs, end - o);                                       \
-      size_t r = 0;                                                                                          \
-      for (; r + TILE <= some.size(); r += TILE) BLOCK_ROW<kBits, TILE>(w, o, count, &some[r], store);       \
-      if (TILE > 4 && some.size() - r >= 4) BLOCK_ROW<kBits, 4>(w, o, count, &some[r], store), r += 4;       \
-      if (some.size() - r == 3) BLOCK_ROW<kBits, 3>(w, o, count, &some[r], store);                           \
-      if (some.size() - r == 2) BLOCK_ROW<kBits, 2>(w, o, count, &some[r], store);                           \
-      if (some.size() - r == 1) BLOCK_ROW<kBits, 1>(w, o, count, &some[r], store);                           \
-    }                                                                                                        \
-  }
-
-template <int kBits>
-void walk_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
-  TESSERA_WALK_BLOCKS(block_row_avx2, 4)
-}
-
-void multiply_avx2(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
-  w.type == WeightType::kQ8 ? walk_avx2<8>(w, begin, end, rows, store) : walk_avx2<4>(w, begin, end, rows, store);
+template <class Way>
+void multiply_by(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  w.type == WeightType::kQ8 ? walk<Way, 8>(w, begin, end, rows, store) : walk<Way, 4>(w, begin, end, rows, store);
 }
 
 // With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at the
 // group's offset, 16 times it at 8 bits, whose zero point is 128.
-template <int kBits, int R>
-__attribute__((target("avx2,fma,f16c,avxvnni"))) void block_row_avx_vnni(const WeightMatrix& w, int64_t output,
+struct AvxVnni {
+  static constexpr int kTile = 4;
+
+  template <int kBits, int R>
+  __attribute__((target("avx2,fma,f16c,avxvnni"))) static void block_row(const WeightMatrix& w, int64_t output,
                                                                          int64_t count, const ProductRow* rows,
                                                                          Store store) {
-  const int64_t across = num_blocks(w.inputs, kBlockInputs);
-  const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
-  const __m256i low = _mm256_set1_epi8(15);
-  __m256 sums[2][R];
-  for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();
-  for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
-    for (int half = 0; half < 2; ++half) {
-      const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
-      __m256i weights[8];
-      for (int c = 0; c < kBits; ++c) {
-        const __m256i bytes = load(block + kScaleBytes + 32 * half + 64 * c);
-        if constexpr (kBits == 8) {
-          weights[c] = bytes;
-        } else {
-          weights[2 * c] = _mm256_and_si256(bytes, low);
-          weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+    const int64_t across = num_blocks(w.inputs, kBlockInputs);
+    const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256 sums[2][R];
+    for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
+      for (int half = 0; half < 2; ++half) {
+        const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
+        __m256i weights[8];
+        for (int c = 0; c < kBits; ++c) {
+          const __m256i bytes = load(block + kScaleBytes + 32 * half + 64 * c);
+          if constexpr (kBits == 8) {
+            weights[c] = bytes;
+          } else {
+            weights[2 * c] = _mm256_and_si256(bytes, low);
+            weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
+          }
+        }
+        for (int r = 0; r < R; ++r) {
+          const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;
+          __m256i dots = broadcast_inputs(group + 4);
+          if constexpr (kBits == 8) dots = _mm256_slli_epi32(dots, 4);
+          for (int c = 0; c < 8; ++c)
+            dots = _mm256_dpbusd_avx_epi32(dots, weights[c], broadcast_inputs(group + 8 + 4 * c));
+          sums[half][r] =
+              _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, broadcast(group)), sums[half][r]);
         }
       }
-      for (int r = 0; r < R; ++r) {
-        const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;
-        __m256i dots = broadcast_inputs(group + 4);
-        if constexpr (kBits == 8) dots = _mm256_slli_epi32(dots, 4);
-        for (int c = 0; c < 8; ++c)
-          dots = _mm256_dpbusd_avx_epi32(dots, weights[c], broadcast_inputs(group + 8 + 4 * c));
-        sums[half][r] =
-            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, broadcast(group)), sums[half][r]);
-      }
+    }
+    for (int r = 0; r < R; ++r) {
+      float out[kBlockOutputs];
+      _mm256_storeu_ps(out, sums[0][r]);
+      _mm256_storeu_ps(out + 8, sums[1][r]);
+      store_outputs(out, output, count, rows[r], store);
     }
   }
-  for (int r = 0; r < R; ++r) {
-    float out[kBlockOutputs];
-    _mm256_storeu_ps(out, sums[0][r]);
-    _mm256_storeu_ps(out + 8, sums[1][r]);
-    store_outputs(out, output, count, rows[r], store);
-  }
-}
-
-template <int kBits>
-void walk_avx_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
-  TESSERA_WALK_BLOCKS(block_row_avx_vnni, 4)
-}
-
-void multiply_avx_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
-                       Store store) {
-  w.type == WeightType::kQ8 ? walk_avx_vnni<8>(w, begin, end, rows, store)
-                            : walk_avx_vnni<4>(w, begin, end, rows, store);
-}
+};
 
 #define TESSERA_AVX512_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512vnni")))
 
@@ -223,58 +220,50 @@ TESSERA_AVX512_VNNI __attribute__((always_inline)) inline __m512 broadcast_16(co
 }
 
 // The 16 outputs of a block are the 16 lanes; the rows' sums are independent chains, side by side.
-template <int kBits, int R>
-TESSERA_AVX512_VNNI void block_row_avx512_vnni(const WeightMatrix& w, int64_t output, int64_t count,
-                                               const ProductRow* rows, Store store) {
-  const int64_t across = num_blocks(w.inputs, kBlockInputs);
-  const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
-  const __m512i low = _mm512_set1_epi8(15);
-  __m512 sums[R];
-  const std::byte* groups[R];
-  for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps(), groups[r] = rows[r].quantised;
-  for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
-    const __m512 scales = _mm512_cvtph_ps(load(block));
-    __m512i dots[R];
-    for (int r = 0; r < R; ++r) {
-      dots[r] = _mm512_castps_si512(broadcast_16(groups[r] + 4));
-      if constexpr (kBits == 8) dots[r] = _mm512_slli_epi32(dots[r], 4);
-    }
-    for (int c = 0; c < kBits; ++c) {
-      const __m512i bytes = _mm512_loadu_si512(block + kScaleBytes + 64 * c);
-      if constexpr (kBits == 8) {
-        for (int r = 0; r < R; ++r) add_products(dots[r], bytes, groups[r] + 8 + 4 * c);
-      } else {
-        const __m512i even = _mm512_and_si512(bytes, low), odd = _mm512_and_si512(_mm512_srli_epi32(bytes, 4), low);
-        for (int r = 0; r < R; ++r) add_products(dots[r], even, groups[r] + 8 + 8 * c);
-        for (int r = 0; r < R; ++r) add_products(dots[r], odd, groups[r] + 12 + 8 * c);
+struct Avx512Vnni {
+  static constexpr int kTile = 8;
+
+  template <int kBits, int R>
+  TESSERA_AVX512_VNNI static void block_row(const WeightMatrix& w, int64_t output, int64_t count,
+                                            const ProductRow* rows, Store store) {
+    const int64_t across = num_blocks(w.inputs, kBlockInputs);
+    const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512 sums[R];
+    const std::byte* groups[R];
+    for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps(), groups[r] = rows[r].quantised;
+    for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
+      const __m512 scales = _mm512_cvtph_ps(load(block));
+      __m512i dots[R];
+      for (int r = 0; r < R; ++r) {
+        dots[r] = _mm512_castps_si512(broadcast_16(groups[r] + 4));
+        if constexpr (kBits == 8) dots[r] = _mm512_slli_epi32(dots[r], 4);
+      }
+      for (int c = 0; c < kBits; ++c) {
+        const __m512i bytes = _mm512_loadu_si512(block + kScaleBytes + 64 * c);
+        if constexpr (kBits == 8) {
+          for (int r = 0; r < R; ++r) add_products(dots[r], bytes, groups[r] + 8 + 4 * c);
+        } else {
+          const __m512i even = _mm512_and_si512(bytes, low), odd = _mm512_and_si512(_mm512_srli_epi32(bytes, 4), low);
+          for (int r = 0; r < R; ++r) add_products(dots[r], even, groups[r] + 8 + 8 * c);
+          for (int r = 0; r < R; ++r) add_products(dots[r], odd, groups[r] + 12 + 8 * c);
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        const __m512 scale = _mm512_mul_ps(scales, broadcast_16(groups[r]));
+        sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), scale, sums[r]);
+        groups[r] += kQuantisedGroupBytes;
       }
     }
+    const __mmask16 wanted = static_cast<__mmask16>((1u << count) - 1);
     for (int r = 0; r < R; ++r) {
-      const __m512 scale = _mm512_mul_ps(scales, broadcast_16(groups[r]));
-      sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), scale, sums[r]);
-      groups[r] += kQuantisedGroupBytes;
+      float* y = rows[r].y + output;
+      if (store == Store::kAdd)
+        sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r].scale), sums[r], _mm512_maskz_loadu_ps(wanted, y));
+      _mm512_mask_storeu_ps(y, wanted, sums[r]);
     }
   }
-  const __mmask16 wanted = static_cast<__mmask16>((1u << count) - 1);
-  for (int r = 0; r < R; ++r) {
-    float* y = rows[r].y + output;
-    if (store == Store::kAdd)
-      sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r].scale), sums[r], _mm512_maskz_loadu_ps(wanted, y));
-    _mm512_mask_storeu_ps(y, wanted, sums[r]);
-  }
-}
-
-template <int kBits>
-void walk_avx512_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
-                      Store store) {
-  TESSERA_WALK_BLOCKS(block_row_avx512_vnni, 8)
-}
-
-void multiply_avx512_vnni(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
-                          Store store) {
-  w.type == WeightType::kQ8 ? walk_avx512_vnni<8>(w, begin, end, rows, store)
-                            : walk_avx512_vnni<4>(w, begin, end, rows, store);
-}
+};
 
 TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* out) {
   const int64_t whole = inputs / kBlockInputs * kBlockInputs;
@@ -313,9 +302,9 @@ const std::vector<QuantisedWay>& quantised_ways() {
   static const std::vector<QuantisedWay> ways = [] {
     std::vector<QuantisedWay> found;
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512f"))
-      found.push_back({"avx512-vnni", multiply_avx512_vnni});
-    if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_avx_vnni});
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_avx2});
+      found.push_back({"avx512-vnni", multiply_by<Avx512Vnni>});
+    if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_by<AvxVnni>});
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_by<Avx2>});
     found.push_back({"scalar", ref::multiply});
     return found;
   }();

@@ -23,11 +23,6 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
   }
 };
 
-at::Tensor rotate(const at::Tensor& x_RHTh, const at::Tensor& cos, const at::Tensor& sin) {
-  const auto parts = x_RHTh.chunk(2, -1);
-  return at::cat({parts[0] * cos - parts[1] * sin, parts[1] * cos + parts[0] * sin}, -1).to(x_RHTh.scalar_type());
-}
-
 Visible visible_range(const at::Tensor& begin_RT, const at::Tensor& end_RT, const at::Tensor& like) {
   Visible visible{begin_RT.to(at::kInt).contiguous(), end_RT.to(at::kInt).contiguous(), {}};
   if (uses_kernels(like)) return visible;
@@ -79,6 +74,12 @@ Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::Sc
   return {at::cos(angle).to(table), at::sin(angle).to(table)};
 }
 
+at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary) {
+  const auto halves = x_RHTh.chunk(2, -1);
+  const at::Tensor cos = rotary.cos_RTh.unsqueeze(1), sin = rotary.sin_RTh.unsqueeze(1);
+  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1).to(x_RHTh.scalar_type());
+}
+
 Visible causal(const at::Tensor& starts_RT, const at::Tensor& like) {
   const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());
   return visible_range(starts_RT, (t + 1).expand_as(starts_RT), like);
@@ -96,9 +97,8 @@ at::Tensor attention(const at::Tensor& x_RTD, const AttentionWeights& weights, i
   auto heads = [&](const at::Tensor& weight, int n) {
     return project(x_RTD, weight).view({rows, tokens, n, -1}).transpose(1, 2);
   };
-  const at::Tensor cos = rotary.cos_RTh.unsqueeze(1), sin = rotary.sin_RTh.unsqueeze(1);
-  const at::Tensor query = rotate(heads(weights.query, num_heads), cos, sin);
-  at::Tensor key = rotate(heads(weights.key, num_kv_heads), cos, sin);
+  const at::Tensor query = rotate_heads(heads(weights.query, num_heads), rotary);
+  at::Tensor key = rotate_heads(heads(weights.key, num_kv_heads), rotary);
   at::Tensor value = heads(weights.value, num_kv_heads);
   if (num_kv_heads != num_heads) {
     key = key.repeat_interleave(num_heads / num_kv_heads, 1);

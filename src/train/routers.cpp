@@ -80,12 +80,6 @@ at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
 
 }  // namespace
 
-at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rope) {
-  const auto halves = x_RHTh.chunk(2, -1);
-  const at::Tensor cos = rope.cos_RTh.unsqueeze(1), sin = rope.sin_RTh.unsqueeze(1);
-  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1).to(x_RHTh.scalar_type());
-}
-
 at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
                           const std::vector<std::vector<int32_t>>& eligible, int k) {
   const at::NoGradGuard no_grad;

@@ -90,9 +90,6 @@ class ComponentChooser {
 at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
                           const std::vector<std::vector<int32_t>>& eligible, int k);
 
-// Rotary positions applied to [R, H, T, h].
-at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary);
-
 // Rotary positions of the rows, from a table that is kept.
 Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype);
 
