@@ -237,16 +237,21 @@ TEST(Losses, ChunkedCrossEntropyEqualsThePlainOne) {
   EXPECT_NEAR(target_log_probs(hidden, head, targets).sum().item<double>(), -plain.item<double>(), 1e-3);
 }
 
-TEST(Model, Bf16IsNearF32) {
+// bf16 runs on the kernels here; f16 takes the tensor operations, as bf16 does on a GPU.
+TEST(Model, HalfPrecisionIsNearF32) {
   const Architecture a = tiny_architecture();
   const PackedRows rows = random_rows(a, 2, 64, {0, 30}, 4);
-  const Model exact = make(a, at::kFloat), rounded(a, Parameters(a, 3), at::kBFloat16);
-  const double loss = total_loss(exact, rows).item<double>(), near = total_loss(rounded, rows).item<double>();
-  EXPECT_NEAR(near, loss, 0.02 * loss);
-  torch::autograd::backward({total_loss(rounded, rows)}, {});
-  for (const std::string& name : rounded.parameters().learnt_names()) {
-    ASSERT_TRUE(rounded.parameters()[name].grad().defined()) << name;
-    EXPECT_EQ(rounded.parameters()[name].grad().scalar_type(), at::kFloat) << name;
+  const Model exact = make(a, at::kFloat);
+  const double loss = total_loss(exact, rows).item<double>();
+  for (const at::ScalarType precision : {at::kBFloat16, at::kHalf}) {
+    SCOPED_TRACE(c10::toString(precision));
+    const Model rounded(a, Parameters(a, 3), precision);
+    EXPECT_NEAR(total_loss(rounded, rows).item<double>(), loss, 0.02 * loss);
+    torch::autograd::backward({total_loss(rounded, rows)}, {});
+    for (const std::string& name : rounded.parameters().learnt_names()) {
+      ASSERT_TRUE(rounded.parameters()[name].grad().defined()) << name;
+      EXPECT_EQ(rounded.parameters()[name].grad().scalar_type(), at::kFloat) << name;
+    }
   }
 }
 

@@ -227,7 +227,7 @@ at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
     by_domain.push_back(scores.view({tokens, layers, domain.num_components}));
   }
   const at::Tensor scores_SLN = at::cat(by_domain, 2);
-  return scores_SLN.scalar_type() == at::kBFloat16 ? scores_SLN.to(at::kFloat) : scores_SLN;
+  return scores_SLN.scalar_type() == at::kDouble ? scores_SLN : scores_SLN.to(at::kFloat);
 }
 
 // From the scores [S, L', N] of L' layers, of which the first is number `first` of the component layers.
@@ -274,7 +274,7 @@ LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
   if (kind == "trunk" && !planned_.ids_SLK.defined()) planned_ = select(head_scores(x_SD), 0);
   if (planned_.ids_SLK.defined()) return planned_.layer(l);
   at::Tensor scores = project(x_SD, parameters_["layers." + std::to_string(layer) + ".router_gate"]);
-  if (scores.scalar_type() == at::kBFloat16) scores = scores.to(at::kFloat);
+  if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
   if (planned_SLN_.defined()) scores = scores + planned_SLN_.select(1, l);
   return select(scores.unsqueeze(1), l).layer(0);
 }
