@@ -7,8 +7,8 @@
 //   4 bits: 4 cells of 16 outputs x 4 inputs, one byte for two weights, zero point 8, stored 0..15: the low nibble of
 //           cell c is input 8 c + i, the high nibble input 8 c + 4 + i
 // A cell is 64 bytes: one AVX-512 register, two AVX2 ones, one row of an AMX tile. Its order (4 inputs of output 0, 4
-// of output 1, ...) is the operand of vpdpbusd and maddubs: the other operand is 4 inputs of the activations,
-// broadcast.
+// of output 1, ...) is the operand of vpdpbusd and maddubs (4 bits: a nibble), or of vpdpwssd and madd (8 bits: the
+// even or the odd bytes); the other operand is 4 or 2 inputs of the activations, broadcast.
 #pragma once
 #include <cstdint>
 

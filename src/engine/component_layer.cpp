@@ -109,7 +109,6 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
 
     // hidden = [bank ; own part] of each assignment.
     const int64_t begin = first[done], end = first[done + group];
-    const bool quantise = downs[0].w.is_quantised();
     transformer_.pool().run(end - begin, [&](int64_t i, int) {
       const int64_t a = begin + i, pair = assignments[static_cast<size_t>(a)].pair;
       float* hidden = hidden_.row(a);
@@ -119,12 +118,12 @@ void ComponentLayer::add(const ComponentLayerWeights& weights, const LayerChoice
       if (unique > 0)
         swiglu_row(&unique_pre_[static_cast<size_t>(a * 2 * unique)],
                    &unique_pre_[static_cast<size_t>((a * 2 + 1) * unique)], unique, hidden + base);
-      if (quantise) quantise_row(hidden, base + unique, hidden_.quantised_row(a));
+      hidden_.quantise(a, downs[0].w);
     });
 
     done += group;
     if (done == num_chosen && h.always_on_width > 0) {
-      transformer_.swiglu(always_pre_.data(), rows, h.always_on_width, weights.always_on_down.is_quantised(), always_);
+      transformer_.swiglu(always_pre_.data(), rows, h.always_on_width, weights.always_on_down, always_);
       Product down = {weights.always_on_down, {}};
       for (int64_t r = 0; r < rows; ++r)
         down.rows.push_back({always_.row(r), always_.quantised_row(r), x_RD + r * width, 1.0f});

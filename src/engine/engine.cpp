@@ -155,8 +155,7 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
       continue;
     }
     const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
-    const bool quantise = components.components[0].down.is_quantised();
-    transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, quantise, normed_);
+    transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, components.components[0].down, normed_);
     if (!routers_.chooses_early()) choose(layer);
     component_layer_.add(components, choices[static_cast<size_t>(layer)], normed_, x_.data(), width);
   }
@@ -178,8 +177,7 @@ void Engine::logits(std::span<const float> hidden_RD, float* out_RV) {
   const int64_t width = model_.architecture.trunk.width, rows = static_cast<int64_t>(hidden_RD.size()) / width;
   head_input_.resize(rows, width);
   std::copy(hidden_RD.begin(), hidden_RD.end(), head_input_.values.begin());
-  if (weights_.head.is_quantised())
-    pool_.run(rows, [&](int64_t r, int) { quantise_row(head_input_.row(r), width, head_input_.quantised_row(r)); });
+  if (weights_.head.is_quantised()) pool_.run(rows, [&](int64_t r, int) { head_input_.quantise(r, weights_.head); });
   transformer_.project(weights_.head, head_input_, out_RV, vocab_size(), Store::kSet);
 }
 

@@ -37,18 +37,18 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
   const Trunk& t = a.trunk;
   const Hierarchy& h = a.hierarchy;
   const int64_t rows = kBudgetPassTokens, heads = int64_t{t.num_heads} * head_dim(t), layers = num_component_layers(a);
-  // Numbers a row, as f32 with their 8-bit form: trunk and attention, the dense block, routers, the component layer.
+  // Numbers a row, as f32 with their quantised form (4 + at most 2.25 bytes): trunk and attention, the dense block, routers, the component layer.
   int64_t numbers = 8 * int64_t{t.width} + 3 * heads + 4 * int64_t{t.dense_width};
   int64_t bytes = 0;
   if (layers > 0) {
     const int64_t n = num_components(h), k = h.num_active, router = a.domain_router.width + a.component_router.width;
     numbers += 12 * router + 3 * layers * n + 2 * n;
     numbers += k * (3 * int64_t{h.base_width} + 3 * int64_t{h.unique_width}) + 4 * int64_t{h.always_on_width};
-    bytes += a.domain_router.chunk_tokens * (t.width + 12 * int64_t{router}) * 6;  // level 1 may begin a chunk earlier
+    bytes += a.domain_router.chunk_tokens * (t.width + 12 * int64_t{router}) * 7;  // level 1 may begin a chunk earlier
     bytes += rows * k * 512;                                                       // lists of products and assignments
     bytes += t.context_length * layers * k * 256;  // recorded routes, their copies and JSON
   }
-  bytes += rows * numbers * 6;
+  bytes += rows * numbers * 7;
   bytes += int64_t{t.vocab_size} * 4 * (64 + 4);                          // logits
   bytes += t.context_length * (head_dim(t) + int64_t{64} * num_threads);  // rotations, attention scores
   return 2 * bytes + 4 * kMiB + num_threads * kMiB / 2;                   // allocator, stacks

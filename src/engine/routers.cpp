@@ -125,8 +125,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
       copy_weight_row(router.input, token, x_.data() + r * width);
     } else {
       copy_weight_row(weights_.embedding, token, embedded_.row(r));
-      if (router.input.is_quantised())
-        quantise_row(embedded_.row(r), architecture_.trunk.width, embedded_.quantised_row(r));
+      embedded_.quantise(r, router.input);
     }
     const int64_t seen = *std::upper_bound(ends.begin(), ends.end(), t);
     places.push_back({&sequence.encoder, t, std::max<int64_t>(0, t - d.window_tokens + 1), seen});
@@ -145,7 +144,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
     }
     for (float& value : pooled) value *= 1.0f / static_cast<float>(last - first);
     first = last;
-    transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0].is_quantised(), normed_);
+    transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0], normed_);
     std::vector<float>& pi = decided.emplace_back(routed_.size());
     transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
     const float temperature = static_cast<float>(d.temperature), largest = *std::max_element(pi.begin(), pi.end());
@@ -192,7 +191,7 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
     const TokenRow& row = rows[static_cast<size_t>(r)];
     row.sequence->planner.reserve(row.position + 1);
     planner_rotary_.reserve(row.position + 1);
-    if (router.input.is_quantised()) quantise_row(embedded_.row(r), embedding, embedded_.quantised_row(r));
+    embedded_.quantise(r, router.input);
     places.push_back({&row.sequence->planner, row.position, 0, row.position + 1});
   }
   x_.resize(std::max(x_.size(), static_cast<size_t>(num_rows * width)));
@@ -201,7 +200,7 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
     transformer_.attention(router.blocks[i], static_cast<int>(i), c.num_heads, eps, planner_rotary_, places, x_.data());
     transformer_.feed_forward(router.blocks[i], eps, num_rows, x_.data());
   }
-  transformer_.norm(x_.data(), router.norm, num_rows, eps, router.heads[0].is_quantised(), normed_);
+  transformer_.norm(x_.data(), router.norm, num_rows, eps, router.heads[0], normed_);
 
   // Only the heads of active domains; a head's outputs are layer-major, ours [row, layer, component].
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_));

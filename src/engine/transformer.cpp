@@ -93,21 +93,21 @@ void Transformer::project(const WeightMatrix& w, Activations& in, float* out, in
   multiply_all({&product, 1}, store);
 }
 
-void Transformer::norm(const float* x_RD, const std::vector<float>& weight, int64_t rows, float eps, bool quantise,
-                       Activations& normed) {
+void Transformer::norm(const float* x_RD, const std::vector<float>& weight, int64_t rows, float eps,
+                       const WeightMatrix& reader, Activations& normed) {
   const int64_t width = static_cast<int64_t>(weight.size());
   normed.resize(rows, width);
   pool_.run(rows, [&](int64_t r, int) {
     rms_norm_row(x_RD + r * width, weight.data(), width, eps, normed.row(r));
-    if (quantise) quantise_row(normed.row(r), width, normed.quantised_row(r));
+    normed.quantise(r, reader);
   });
 }
 
-void Transformer::swiglu(const float* pre, int64_t rows, int64_t width, bool quantise, Activations& out) {
+void Transformer::swiglu(const float* pre, int64_t rows, int64_t width, const WeightMatrix& reader, Activations& out) {
   out.resize(rows, width);
   pool_.run(rows, [&](int64_t r, int) {
     swiglu_row(pre + 2 * r * width, pre + (2 * r + 1) * width, width, out.row(r));
-    if (quantise) quantise_row(out.row(r), width, out.quantised_row(r));
+    out.quantise(r, reader);
   });
 }
 
@@ -119,7 +119,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
   query_.resize(std::max(query_.size(), static_cast<size_t>(rows * query_width)));
   for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
     Activations& normed = worker.normed_;
-    worker.norm(x_RD + first * width, block.attention_norm, count, eps, block.query.is_quantised(), normed);
+    worker.norm(x_RD + first * width, block.attention_norm, count, eps, block.query, normed);
     worker.key_.resize(std::max(worker.key_.size(), static_cast<size_t>(count * kv_width)));
     worker.value_.resize(std::max(worker.value_.size(), static_cast<size_t>(count * kv_width)));
     float *query = query_.data() + first * query_width, *keys = worker.key_.data(), *values = worker.value_.data();
@@ -175,9 +175,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
   });
   for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
     if (block.output.is_quantised()) {
-      worker.pool_.run(count, [&](int64_t r, int) {
-        quantise_row(mixed_.row(first + r), query_width, mixed_.quantised_row(first + r));
-      });
+      worker.pool_.run(count, [&](int64_t r, int) { mixed_.quantise(first + r, block.output); });
     }
     const Product product = product_of(block.output, mixed_, first, count, x_RD, width);
     worker.multiply_all({&product, 1}, Store::kAdd);
@@ -188,10 +186,10 @@ void Transformer::feed_forward(const BlockWeights& block, float eps, int64_t row
   const int64_t width = block.down.inputs, model_width = block.down.outputs;
   for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
     float* x = x_RD + first * model_width;
-    worker.norm(x, block.feed_forward_norm, count, eps, block.gate_up.is_quantised(), worker.normed_);
+    worker.norm(x, block.feed_forward_norm, count, eps, block.gate_up, worker.normed_);
     worker.pre_.resize(std::max(worker.pre_.size(), static_cast<size_t>(count * 2 * width)));
     worker.project(block.gate_up, worker.normed_, worker.pre_.data(), 2 * width, Store::kSet);
-    worker.swiglu(worker.pre_.data(), count, width, block.down.is_quantised(), worker.hidden_);
+    worker.swiglu(worker.pre_.data(), count, width, block.down, worker.hidden_);
     worker.project(block.down, worker.hidden_, x, model_width, Store::kAdd);
   });
 }

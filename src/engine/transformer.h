@@ -33,7 +33,7 @@ class Rotary {
   std::vector<float> cos_, sin_;
 };
 
-// Rows of activations with, where quantised weights will read them, their 8-bit form.
+// Rows of activations with, where quantised weights will read them, the form that these read.
 struct Activations {
   int64_t rows = 0, width = 0;
   std::vector<float> values;
@@ -45,6 +45,9 @@ struct Activations {
     if (quantised.size() < bytes) quantised.resize(bytes);
   }
   float* row(int64_t r) { return values.data() + r * width; }
+  void quantise(int64_t r, const WeightMatrix& reader) {  // nothing to do for weights that are not quantised
+    if (reader.is_quantised()) quantise_row(row(r), width, reader.type, quantised_row(r));
+  }
   std::byte* quantised_row(int64_t r) { return quantised.data() + r * quantised_row_bytes(width); }
 };
 
@@ -65,11 +68,11 @@ class Transformer {
   // out[r] = W in[r]. `in` is quantised already when W wants that.
   void project(const WeightMatrix& w, Activations& in, float* out, int64_t out_stride, Store store);
 
-  // normed[r] = rms_norm(x[r]), quantised too when asked for.
-  void norm(const float* x_RD, const std::vector<float>& weight, int64_t rows, float eps, bool quantise,
+  // normed[r] = rms_norm(x[r]), for the weights that will read it.
+  void norm(const float* x_RD, const std::vector<float>& weight, int64_t rows, float eps, const WeightMatrix& reader,
             Activations& normed);
-  // [gate | up] rows -> swiglu, quantised too when asked for. `pre` is [rows, 2 width].
-  void swiglu(const float* pre, int64_t rows, int64_t width, bool quantise, Activations& out);
+  // [gate | up] rows -> swiglu, for the weights that will read it. `pre` is [rows, 2 width].
+  void swiglu(const float* pre, int64_t rows, int64_t width, const WeightMatrix& reader, Activations& out);
 
   // x += attention(norm(x)) for every row; keys and values of all rows are stored before any row looks.
   void attention(const BlockWeights& block, int layer, int num_heads, float eps, const Rotary& rotary,

@@ -18,12 +18,18 @@ T load(const std::byte* from) {
   return value;
 }
 
+template <class T>
 struct Group {  // of a quantised row
   float scale;
   int32_t offset;
-  int8_t values[kBlockInputs];
+  T values[kBlockInputs];
 };
-static_assert(sizeof(Group) == kQuantisedGroupBytes);
+static_assert(sizeof(Group<int8_t>) == quantised_group_bytes(WeightType::kQ4));
+static_assert(sizeof(Group<int16_t>) == quantised_group_bytes(WeightType::kQ8));
+
+// Where input i lies in a group of i16: 0 2 1 3, 4 6 5 7, ... A kernel splits a cell's four weights an output into the
+// even and the odd ones.
+int place_i16(int i) { return i / 4 * 4 + (i % 4 == 1 ? 2 : i % 4 == 2 ? 1 : i % 4); }
 
 const std::byte* block_at(const WeightMatrix& w, int64_t output, int64_t input, int bits) {
   const int64_t across = num_blocks(w.inputs, kBlockInputs);
@@ -42,10 +48,14 @@ float dot_quantised(const WeightMatrix& w, int64_t output, const std::byte* x) {
   float sum = 0;
   for (int64_t g = 0; g < num_blocks(w.inputs, kBlockInputs); ++g) {
     const std::byte* block = block_at(w, output, g * kBlockInputs, bits);
-    const Group group = load<Group>(x + g * kQuantisedGroupBytes);
+    const std::byte* group = x + g * quantised_group_bytes(w.type);
     int32_t dot = 0;
-    for (int i = 0; i < kBlockInputs; ++i) dot += stored(block, o, i, bits) * group.values[i];
-    const float scale = float_from_f16(load<uint16_t>(block + 2 * o)) * group.scale;
+    for (int i = 0; i < kBlockInputs; ++i) {
+      const int value =
+          bits == 8 ? load<Group<int16_t>>(group).values[place_i16(i)] : load<Group<int8_t>>(group).values[i];
+      dot += stored(block, o, i, bits) * value;
+    }
+    const float scale = float_from_f16(load<uint16_t>(block + 2 * o)) * load<float>(group);
     sum = std::fma(static_cast<float>(dot), scale, sum);
   }
   return sum;
@@ -86,19 +96,24 @@ void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const
   }
 }
 
-void quantise_row(const float* x, int64_t inputs, std::byte* out) {
-  for (int64_t begin = 0; begin < inputs; begin += kBlockInputs, out += kQuantisedGroupBytes) {
-    const int64_t count = std::min<int64_t>(kBlockInputs, inputs - begin);
-    Group group = {};
+void quantise_row(const float* x, int64_t inputs, WeightType reader, std::byte* out) {
+  const bool wide = reader == WeightType::kQ8;
+  const float most = wide ? 32767.0f : 127.0f;
+  const int zero_point = wide ? 128 : 8;
+  for (int64_t begin = 0; begin < inputs; begin += kBlockInputs, out += quantised_group_bytes(reader)) {
+    const int count = static_cast<int>(std::min<int64_t>(kBlockInputs, inputs - begin));
     float largest = 0;
-    for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(x[begin + i]));
-    group.scale = largest / 127.0f;
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    for (int64_t i = 0; i < count; ++i) {
-      group.values[i] = static_cast<int8_t>(std::nearbyint(x[begin + i] * inverse));
-      group.offset -= 8 * group.values[i];
+    for (int i = 0; i < count; ++i) largest = std::max(largest, std::fabs(x[begin + i]));
+    const float scale = largest / most, inverse = largest >= kLeastActivation ? most / largest : 0.0f;
+    Group<int8_t> narrow_group = {scale, 0, {}};
+    Group<int16_t> wide_group = {scale, 0, {}};
+    for (int i = 0; i < count; ++i) {
+      const int value = static_cast<int>(std::nearbyint(x[begin + i] * inverse));
+      narrow_group.values[i] = static_cast<int8_t>(value);
+      wide_group.values[place_i16(i)] = static_cast<int16_t>(value);
+      narrow_group.offset = wide_group.offset -= zero_point * value;
     }
-    std::memcpy(out, &group, sizeof group);
+    wide ? std::memcpy(out, &wide_group, sizeof wide_group) : std::memcpy(out, &narrow_group, sizeof narrow_group);
   }
 }
 

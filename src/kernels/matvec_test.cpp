@@ -47,13 +47,13 @@ struct Rows {
   std::vector<float> x, y;
   std::vector<std::byte> quantised;
   std::vector<ProductRow> rows;
-  Rows(int64_t count, int64_t inputs, int64_t outputs, uint64_t seed)
+  Rows(int64_t count, int64_t inputs, int64_t outputs, WeightType reader, uint64_t seed)
       : x(random_values(count * inputs, seed)),
         y(random_values(count * outputs, seed + 1)),
         quantised(static_cast<size_t>(count * quantised_row_bytes(inputs))) {
     for (int64_t r = 0; r < count; ++r) {
       std::byte* q = quantised.data() + r * quantised_row_bytes(inputs);
-      quantise_row(x.data() + r * inputs, inputs, q);
+      quantise_row(x.data() + r * inputs, inputs, reader, q);
       rows.push_back({x.data() + r * inputs, q, y.data() + r * outputs, 0.5f + static_cast<float>(r)});
     }
   }
@@ -80,7 +80,7 @@ TEST(Matvec, EqualsTheScalarTwinAtOddSizes) {
           for (const int64_t count : {1, 2, 3, 4, 5, 7}) {
             const std::vector<std::byte> bytes = weights_of(type, outputs, inputs, 5);
             const WeightMatrix w = {bytes.data(), type, outputs, inputs};
-            Rows a(count, inputs, outputs, 9), b(count, inputs, outputs, 9);
+            Rows a(count, inputs, outputs, type, 9), b(count, inputs, outputs, type, 9);
             for (const Store store : {Store::kSet, Store::kAdd}) {
               multiply(w, 0, outputs, a.rows, store);
               ref::multiply(w, 0, outputs, b.rows, store);
@@ -106,7 +106,7 @@ TEST(Matvec, EveryQuantisedWayGivesTheSameBits) {
       const std::vector<std::byte> bytes = weights_of(type, 50, 100, 3);
       const WeightMatrix w = {bytes.data(), type, 50, 100};
       for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 15, 17}) {  // every tile of rows and what is left of it
-        Rows a(count, 100, 50, 4), b(count, 100, 50, 4);
+        Rows a(count, 100, 50, type, 4), b(count, 100, 50, type, 4);
         way.multiply(w, 16, 50, a.rows, Store::kAdd);
         ref::multiply(w, 16, 50, b.rows, Store::kAdd);
         EXPECT_EQ(a.y, b.y) << count << " rows";
@@ -119,7 +119,7 @@ TEST(Matvec, ManyLongRowsPassInPieces) {  // more than a first-level cache holds
   for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
     const std::vector<std::byte> bytes = weights_of(type, 33, 1600, 3);
     const WeightMatrix w = {bytes.data(), type, 33, 1600};
-    Rows a(21, 1600, 33, 4), b(21, 1600, 33, 4);
+    Rows a(21, 1600, 33, type, 4), b(21, 1600, 33, type, 4);
     multiply(w, 0, 33, a.rows, Store::kAdd);
     ref::multiply(w, 0, 33, b.rows, Store::kAdd);
     EXPECT_EQ(a.y, b.y);
@@ -133,7 +133,7 @@ TEST(Matvec, ExtremeQuantisedValuesDontOverflow) {
     std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(type, 16, 64))),
         quantised(static_cast<size_t>(quantised_row_bytes(64)));
     quantise_matrix(w.data(), 16, 64, type == WeightType::kQ8 ? 8 : 4, bytes.data());
-    quantise_row(x.data(), 64, quantised.data());
+    quantise_row(x.data(), 64, type, quantised.data());
     const WeightMatrix matrix = {bytes.data(), type, 16, 64};
     const ProductRow row = {x.data(), quantised.data(), y.data(), 1.0f};
     multiply(matrix, 0, 16, {&row, 1}, Store::kSet);
@@ -145,7 +145,7 @@ TEST(Matvec, ARowDoesNotDependOnItsNeighboursOrTheRange) {
   for (const WeightType type : kTypes) {
     const std::vector<std::byte> bytes = weights_of(type, 48, 77, 1);
     const WeightMatrix w = {bytes.data(), type, 48, 77};
-    Rows together(7, 77, 48, 2), alone(7, 77, 48, 2);
+    Rows together(7, 77, 48, type, 2), alone(7, 77, 48, type, 2);
     multiply(w, 0, 48, together.rows, Store::kSet);
     for (const ProductRow& row : alone.rows) {
       multiply(w, 0, 16, {&row, 1}, Store::kSet);
@@ -156,12 +156,17 @@ TEST(Matvec, ARowDoesNotDependOnItsNeighboursOrTheRange) {
 }
 
 TEST(Matvec, QuantisedRowsEqualTheTwin) {
-  for (const int64_t inputs : {1, 32, 33, 96, 100}) {
-    const std::vector<float> x = random_values(inputs, 8);
-    std::vector<std::byte> a(static_cast<size_t>(quantised_row_bytes(inputs))), b(a.size());
-    quantise_row(x.data(), inputs, a.data());
-    ref::quantise_row(x.data(), inputs, b.data());
-    EXPECT_EQ(a, b);
+  for (const WeightType reader : {WeightType::kQ8, WeightType::kQ4}) {
+    for (const int64_t inputs : {1, 32, 33, 96, 100}) {
+      for (const float scale : {1.0f, 0.0f, 1e-31f, 1e30f}) {
+        std::vector<float> x = random_values(inputs, 8);
+        for (float& v : x) v *= scale;
+        std::vector<std::byte> a(static_cast<size_t>(quantised_row_bytes(inputs))), b(a.size());
+        quantise_row(x.data(), inputs, reader, a.data());
+        ref::quantise_row(x.data(), inputs, reader, b.data());
+        EXPECT_EQ(a, b);
+      }
+    }
   }
 }
 

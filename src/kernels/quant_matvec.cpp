@@ -23,6 +23,8 @@ namespace {
 constexpr int64_t kScaleBytes = 2 * kBlockOutputs;
 constexpr int64_t kRowBytes = 20 << 10;
 
+constexpr int64_t group_bytes(int bits) { return quantised_group_bytes(bits == 8 ? WeightType::kQ8 : WeightType::kQ4); }
+
 // Four inputs of a quantised row, or its scale, in every lane: one load. (Through an integer register, as a compiler
 // does with _mm256_set1_epi32, it is three instructions.)
 TESSERA_AVX2_INLINE __m256 broadcast(const std::byte* from) {
@@ -36,25 +38,26 @@ TESSERA_AVX2_INLINE __m256i load(const std::byte* from) {
 // Keeps a sum in its register: the compiler would reorder the additions and run out of registers.
 TESSERA_AVX2_INLINE void pin(__m256i& sum) { asm("" : "+x"(sum)); }
 
-// dots[h][r]: the integer dot products of half h of a block (8 outputs) with one group of row r.
-// 8 bits: |w| and the sign moved to the activation, since unsigned 255 x signed 127 would saturate in maddubs.
+// dots[h][r]: the integer dot products of half h of a block (8 outputs) with one group of row r, from the group's
+// offset. 8 bits: stored 1..255 as 16 bits x activations in 16, in pairs: the even inputs of a cell, then the odd ones.
 template <int R>
 TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const* groups, __m256i (*dots)[R]) {
-  const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(0x80)), ones = _mm256_set1_epi16(1);
-  for (int r = 0; r < R; ++r) dots[0][r] = dots[1][r] = _mm256_setzero_si256();
+  const __m256i low = _mm256_set1_epi16(255);
+  for (int r = 0; r < R; ++r) dots[0][r] = dots[1][r] = broadcast_inputs(groups[r] + 4);
 #pragma GCC unroll 1
   for (int c = 0; c < 8; ++c) {
-    __m256i w[2], magnitude[2];
-    for (int h = 0; h < 2; ++h) {
-      w[h] = _mm256_xor_si256(load(cells + 64 * c + 32 * h), zero_point);
-      magnitude[h] = _mm256_abs_epi8(w[h]);
-    }
-    for (int r = 0; r < R; ++r) {
-      const __m256i x = broadcast_inputs(groups[r] + 8 + 4 * c);
+    for (int odd = 0; odd < 2; ++odd) {
+      __m256i w[2];
       for (int h = 0; h < 2; ++h) {
-        const __m256i pairs = _mm256_maddubs_epi16(magnitude[h], _mm256_sign_epi8(x, w[h]));
-        dots[h][r] = _mm256_add_epi32(dots[h][r], _mm256_madd_epi16(pairs, ones));
-        pin(dots[h][r]);
+        const __m256i bytes = load(cells + 64 * c + 32 * h);
+        w[h] = odd ? _mm256_srli_epi16(bytes, 8) : _mm256_and_si256(bytes, low);
+      }
+      for (int r = 0; r < R; ++r) {
+        const __m256i x = broadcast_inputs(groups[r] + 8 + 8 * c + 4 * odd);
+        for (int h = 0; h < 2; ++h) {
+          dots[h][r] = _mm256_add_epi32(dots[h][r], _mm256_madd_epi16(w[h], x));
+          pin(dots[h][r]);
+        }
       }
     }
   }
@@ -125,7 +128,7 @@ struct Avx2 {
           _mm256_store_ps(sums[r] + 8 * h, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[h][r]), scale, sum));
         }
       }
-      for (int r = 0; r < R; ++r) groups[r] += kQuantisedGroupBytes;
+      for (int r = 0; r < R; ++r) groups[r] += group_bytes(kBits);
     }
     for (int r = 0; r < R; ++r) store_outputs(sums[r], output, count, rows[r], store);
   }
@@ -136,8 +139,8 @@ struct Avx2 {
 template <class Way, int kBits>
 void walk(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
   constexpr int kTile = Way::kTile;
-  const size_t most =
-      static_cast<size_t>(std::max<int64_t>(kTile, kRowBytes / quantised_row_bytes(w.inputs) / kTile * kTile));
+  const int64_t row_bytes = num_blocks(w.inputs, kBlockInputs) * group_bytes(kBits);
+  const size_t most = static_cast<size_t>(std::max<int64_t>(kTile, kRowBytes / row_bytes / kTile * kTile));
   for (size_t first = 0; first < rows.size(); first += most) {
     const std::span<const ProductRow> some = rows.subspan(first, std::min(most, rows.size() - first));
     for (int64_t o = begin; o < end; o += kBlockOutputs) {
@@ -159,8 +162,8 @@ void multiply_by(const WeightMatrix& w, int64_t begin, int64_t end, std::span<co
   w.type == WeightType::kQ8 ? walk<Way, 8>(w, begin, end, rows, store) : walk<Way, 4>(w, begin, end, rows, store);
 }
 
-// With vpdpbusd: unsigned weights x signed activations into 32-bit sums that never saturate. A sum begins at the
-// group's offset, 16 times it at 8 bits, whose zero point is 128.
+// With vpdpbusd (4 bits: four inputs) and vpdpwssd (8 bits: two, of 16 bits) into 32-bit sums that never saturate. Both
+// split 64 bytes of a block in two: low and high nibbles, or even and odd bytes; each half meets 4 bytes of a row.
 struct AvxVnni {
   static constexpr int kTile = 4;
 
@@ -170,28 +173,26 @@ struct AvxVnni {
                                                                          Store store) {
     const int64_t across = num_blocks(w.inputs, kBlockInputs);
     const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
-    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i low = kBits == 8 ? _mm256_set1_epi16(255) : _mm256_set1_epi8(15);
     __m256 sums[2][R];
     for (int r = 0; r < R; ++r) sums[0][r] = sums[1][r] = _mm256_setzero_ps();
     for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
       for (int half = 0; half < 2; ++half) {
         const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
-        __m256i weights[8];
+        __m256i weights[2 * kBits];
         for (int c = 0; c < kBits; ++c) {
           const __m256i bytes = load(block + kScaleBytes + 32 * half + 64 * c);
-          if constexpr (kBits == 8) {
-            weights[c] = bytes;
-          } else {
-            weights[2 * c] = _mm256_and_si256(bytes, low);
-            weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low);
-          }
+          weights[2 * c] = _mm256_and_si256(bytes, low);
+          weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, kBits), low);
         }
         for (int r = 0; r < R; ++r) {
-          const std::byte* group = rows[r].quantised + g * kQuantisedGroupBytes;
+          const std::byte* group = rows[r].quantised + g * group_bytes(kBits);
           __m256i dots = broadcast_inputs(group + 4);
-          if constexpr (kBits == 8) dots = _mm256_slli_epi32(dots, 4);
-          for (int c = 0; c < 8; ++c)
-            dots = _mm256_dpbusd_avx_epi32(dots, weights[c], broadcast_inputs(group + 8 + 4 * c));
+          for (int i = 0; i < 2 * kBits; ++i) {
+            const __m256i x = broadcast_inputs(group + 8 + 4 * i);
+            dots = kBits == 8 ? _mm256_dpwssd_avx_epi32(dots, weights[i], x)
+                              : _mm256_dpbusd_avx_epi32(dots, weights[i], x);
+          }
           sums[half][r] =
               _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, broadcast(group)), sums[half][r]);
         }
@@ -208,11 +209,17 @@ struct AvxVnni {
 
 #define TESSERA_AVX512_VNNI __attribute__((target("avx2,fma,f16c,avx512f,avx512vnni")))
 
-// sums += weights (unsigned) x the four inputs at `from` (signed), broadcast by the instruction itself: GCC 12 makes
-// two of the intrinsic.
+// sums += weights x the four (8 bits: two) inputs at `from`, broadcast by the instruction itself: GCC 12 makes two of
+// the intrinsic.
+template <int kBits>
 TESSERA_AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& sums, __m512i weights,
                                                                             const std::byte* from) {
-  asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weights), "m"(*reinterpret_cast<const int32_t*>(from)));
+  const int32_t& inputs = *reinterpret_cast<const int32_t*>(from);
+  if constexpr (kBits == 8) {
+    asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weights), "m"(inputs));
+  } else {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(weights), "m"(inputs));
+  }
 }
 
 TESSERA_AVX512_VNNI __attribute__((always_inline)) inline __m512 broadcast_16(const std::byte* from) {
@@ -228,31 +235,24 @@ struct Avx512Vnni {
                                             const ProductRow* rows, Store store) {
     const int64_t across = num_blocks(w.inputs, kBlockInputs);
     const std::byte* block = w.data + output / kBlockOutputs * across * block_bytes(kBits);
-    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i low = _mm512_set1_epi32(kBits == 8 ? 0x00ff00ff : 0x0f0f0f0f);
     __m512 sums[R];
     const std::byte* groups[R];
     for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps(), groups[r] = rows[r].quantised;
     for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
       const __m512 scales = _mm512_cvtph_ps(load(block));
       __m512i dots[R];
-      for (int r = 0; r < R; ++r) {
-        dots[r] = _mm512_castps_si512(broadcast_16(groups[r] + 4));
-        if constexpr (kBits == 8) dots[r] = _mm512_slli_epi32(dots[r], 4);
-      }
+      for (int r = 0; r < R; ++r) dots[r] = _mm512_castps_si512(broadcast_16(groups[r] + 4));
       for (int c = 0; c < kBits; ++c) {
         const __m512i bytes = _mm512_loadu_si512(block + kScaleBytes + 64 * c);
-        if constexpr (kBits == 8) {
-          for (int r = 0; r < R; ++r) add_products(dots[r], bytes, groups[r] + 8 + 4 * c);
-        } else {
-          const __m512i even = _mm512_and_si512(bytes, low), odd = _mm512_and_si512(_mm512_srli_epi32(bytes, 4), low);
-          for (int r = 0; r < R; ++r) add_products(dots[r], even, groups[r] + 8 + 8 * c);
-          for (int r = 0; r < R; ++r) add_products(dots[r], odd, groups[r] + 12 + 8 * c);
-        }
+        const __m512i even = _mm512_and_si512(bytes, low), odd = _mm512_and_si512(_mm512_srli_epi32(bytes, kBits), low);
+        for (int r = 0; r < R; ++r) add_products<kBits>(dots[r], even, groups[r] + 8 + 8 * c);
+        for (int r = 0; r < R; ++r) add_products<kBits>(dots[r], odd, groups[r] + 12 + 8 * c);
       }
       for (int r = 0; r < R; ++r) {
         const __m512 scale = _mm512_mul_ps(scales, broadcast_16(groups[r]));
         sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), scale, sums[r]);
-        groups[r] += kQuantisedGroupBytes;
+        groups[r] += group_bytes(kBits);
       }
     }
     const __mmask16 wanted = static_cast<__mmask16>((1u << count) - 1);
@@ -265,10 +265,12 @@ struct Avx512Vnni {
   }
 };
 
+template <int kBits>
 TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* out) {
   const int64_t whole = inputs / kBlockInputs * kBlockInputs;
+  const float top = kBits == 8 ? 32767.0f : 127.0f;
   const __m256 magnitude_bits = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-  for (int64_t begin = 0; begin < whole; begin += kBlockInputs, out += kQuantisedGroupBytes) {
+  for (int64_t begin = 0; begin < whole; begin += kBlockInputs, out += group_bytes(kBits)) {
     __m256 v[4];
     for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + begin + 8 * i);
     __m256 largest = _mm256_and_ps(v[0], magnitude_bits);
@@ -276,24 +278,32 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
     __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
     four = _mm_max_ps(four, _mm_movehl_ps(four, four));
     const float most = std::max(_mm_cvtss_f32(four), _mm_cvtss_f32(_mm_movehdup_ps(four)));
-    const float scale = most / 127.0f;
-    const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
+    const float scale = most / top;
+    const __m256 inverse = _mm256_set1_ps(most >= kLeastActivation ? top / most : 0.0f);
     __m256i q[4];
     for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
     const __m256i total = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
     __m128i sum4 = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0x4e));
     sum4 = _mm_add_epi32(sum4, _mm_shuffle_epi32(sum4, 0xb1));
-    const int32_t offset = _mm_cvtsi128_si32(_mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sum4, 3)));
-    // packs works in 128-bit halves; the permutation puts the groups of four back in order.
-    const __m256i packed =
-        _mm256_permutevar8x32_epi32(_mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3])),
-                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const int32_t offset = _mm_cvtsi128_si32(_mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(sum4, kBits - 1)));
     std::memcpy(out, &scale, 4);
     std::memcpy(out + 4, &offset, 4);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), packed);
+    // packs works in 128-bit halves; a permutation puts the groups of four back in order.
+    const __m256i first = _mm256_packs_epi32(q[0], q[1]), second = _mm256_packs_epi32(q[2], q[3]);
+    if constexpr (kBits == 8) {
+      for (int half = 0; half < 2; ++half) {
+        const __m256i ordered = _mm256_permute4x64_epi64(half ? second : first, 0xd8);
+        const __m256i swapped = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(ordered, 0xd8), 0xd8);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8 + 32 * half), swapped);
+      }
+    } else {
+      const __m256i packed =
+          _mm256_permutevar8x32_epi32(_mm256_packs_epi16(first, second), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), packed);
+    }
   }
-  if (whole < inputs) ref::quantise_row(x + whole, inputs - whole, out);
+  if (whole < inputs) ref::quantise_row(x + whole, inputs - whole, kBits == 8 ? WeightType::kQ8 : WeightType::kQ4, out);
 }
 
 }  // namespace
@@ -317,9 +327,10 @@ void multiply_quantised(const WeightMatrix& w, int64_t begin, int64_t end, std::
   fastest(w, begin, end, rows, store);
 }
 
-void quantise_row(const float* x, int64_t inputs, std::byte* out) {
+void quantise_row(const float* x, int64_t inputs, WeightType reader, std::byte* out) {
   static const bool has_avx2 = __builtin_cpu_supports("avx2");
-  has_avx2 ? quantise_row_avx2(x, inputs, out) : ref::quantise_row(x, inputs, out);
+  if (!has_avx2) return ref::quantise_row(x, inputs, reader, out);
+  reader == WeightType::kQ8 ? quantise_row_avx2<8>(x, inputs, out) : quantise_row_avx2<4>(x, inputs, out);
 }
 
 }  // namespace tessera

@@ -9,14 +9,32 @@
 namespace tessera {
 namespace {
 
-// Of one output's inputs in a block. 4 bits reach -8 but only +7, so the weight of largest size becomes -8, whatever
-// its sign. As f16 holds it.
+int nearest(float w, float scale, int bits) {
+  return bits == 8 ? static_cast<int>(std::clamp(std::nearbyint(w / scale), -127.0f, 127.0f))
+                   : static_cast<int>(std::clamp(std::nearbyint(w / scale), -8.0f, 7.0f));
+}
+
+// Of one output's inputs in a block, as f16 holds it. 4 bits reach -8 but only +7, so the weight of largest size
+// becomes -8, whatever its sign. At 8 bits the best of 16 scales from max |w| / 127 up, by squared error: they differ
+// by chance.
 float scale_of(const float* w, int64_t count, int bits) {
   float extreme = 0;
   for (int64_t i = 0; i < count; ++i) {
     if (std::fabs(w[i]) > std::fabs(extreme)) extreme = w[i];
   }
-  return float_from_f16(f16_from_float(bits == 8 ? std::fabs(extreme) / 127.0f : extreme / -8.0f));
+  if (bits == 4) return float_from_f16(f16_from_float(extreme / -8.0f));
+  float best = 0, least = INFINITY;
+  for (int step = 0; step < 16; ++step) {
+    const float scale = float_from_f16(f16_from_float(std::fabs(extreme) / (127.0f - 0.5f * static_cast<float>(step))));
+    if (scale == 0) break;
+    float error = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const float e = w[i] - scale * static_cast<float>(nearest(w[i], scale, bits));
+      error += e * e;
+    }
+    if (error < least) best = scale, least = error;
+  }
+  return best;
 }
 
 }  // namespace
@@ -34,9 +52,7 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
         const uint16_t stored_scale = f16_from_float(scale);
         std::memcpy(out + 2 * o, &stored_scale, 2);
         for (int64_t i = 0; scale != 0 && i < count; ++i) {
-          const float limit = bits == 8 ? 127.0f : 8.0f;
-          const int q =
-              static_cast<int>(std::clamp(std::nearbyint(row[i] / scale), -limit, bits == 8 ? limit : limit - 1.0f));
+          const int q = nearest(row[i], scale, bits);
           if (bits == 8) {
             cells[i / 4 * 64 + o * 4 + i % 4] = static_cast<std::byte>(q + 128);
           } else {
