@@ -24,7 +24,7 @@ class ComponentLayer {
   const Hierarchy& hierarchy_;
   Transformer& transformer_;
   Residency* residency_;
-  std::vector<float> bank_pre_, unique_pre_, always_pre_;
+  AlignedVector<float> bank_pre_, unique_pre_, always_pre_;
   Activations hidden_, always_;
 };
 

@@ -75,7 +75,8 @@ class Engine {
   Routers routers_;
   ComponentLayer component_layer_;
   Rotary rotary_;
-  std::vector<float> x_, hidden_, bigram_D_;
+  AlignedVector<float> x_;
+  std::vector<float> hidden_, bigram_D_;
   Activations normed_, head_input_;
 };
 

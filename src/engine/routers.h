@@ -59,7 +59,7 @@ class Routers {
   std::vector<int> routed_, owner_N_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;
-  std::vector<float> x_;
+  AlignedVector<float> x_;
   // Of the pass that plan() began.
   std::vector<TokenRow> rows_;
   std::vector<uint8_t> eligible_RN_;

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "base/aligned_vector.h"
 #include "engine/kv_cache.h"
 #include "engine/thread_pool.h"
 #include "engine/weights.h"
@@ -36,8 +37,8 @@ class Rotary {
 // Rows of activations with, where quantised weights will read them, the form that these read.
 struct Activations {
   int64_t rows = 0, width = 0;
-  std::vector<float> values;
-  std::vector<std::byte> quantised;
+  AlignedVector<float> values;
+  AlignedVector<std::byte> quantised;
   void resize(int64_t new_rows, int64_t new_width) {  // grows only, keeps nothing
     rows = new_rows, width = new_width;
     if (values.size() < static_cast<size_t>(rows * width)) values.resize(static_cast<size_t>(rows * width));
@@ -89,7 +90,7 @@ class Transformer {
   ThreadPool& pool_;
   std::vector<Transformer> workers_;  // by thread, each of one thread; none when the pool has only one
   Activations normed_, mixed_, hidden_;
-  std::vector<float> query_, key_, value_, pre_;
+  AlignedVector<float> query_, key_, value_, pre_;
   std::vector<std::vector<float>> scratch_;           // by thread
   std::vector<std::vector<const std::byte*>> pages_;  // by thread
 };

@@ -30,6 +30,27 @@ HWY_INLINE hn::Vec<F32> load_weights(F32 d, const hwy::float16_t* w) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), w));
 }
 
+// The sums of four vectors' lanes, each in an order of its own vector alone.
+HWY_INLINE void sums_of_four(F32 d, const hn::Vec<F32>* v, float* HWY_RESTRICT out) {
+#if HWY_TARGET == HWY_SCALAR
+  for (int i = 0; i < 4; ++i) out[i] = hn::GetLane(v[i]);
+#else
+  const hn::RepartitionToWide<F32> d64;
+  const auto pair = [&](const hn::Vec<F32>& a, const hn::Vec<F32>& b) {  // a0 + a2, b0 + b2, a1 + a3, b1 + b3; ...
+    return hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  };
+  const auto first = pair(v[0], v[1]), second = pair(v[2], v[3]);
+  const auto blocks = hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, first, second)),
+                              hn::BitCast(d, hn::InterleaveUpper(d64, first, second)));
+  HWY_ALIGN float all[HWY_MAX_BYTES / sizeof(float)];
+  hn::Store(blocks, d, all);
+  const hn::CappedTag<float, 4> four;
+  auto sum = hn::Load(four, all);
+  for (size_t i = 4; i < hn::Lanes(d); i += 4) sum = hn::Add(sum, hn::Load(four, all + i));
+  hn::StoreU(sum, four, out);
+#endif
+}
+
 // O outputs of R rows. w: their first weight; both sides' last partial vector is copied and padded with zeros.
 template <int O, int R, class T>
 HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, const ProductRow* HWY_RESTRICT rows,
@@ -44,7 +65,10 @@ HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, co
     hn::Vec<F32> x[R];
     for (int r = 0; r < R; ++r) x[r] = hn::LoadU(d, rows[r].x + i);
     for (int o = 0; o < O; ++o) {
-      const auto weights = load_weights(d, w + o * inputs + i);
+      auto weights = load_weights(d, w + o * inputs + i);
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+      asm("" : "+v"(weights.raw));  // or the compiler loads it again for every row
+#endif
       for (int r = 0; r < R; ++r) sums[o][r] = hn::MulAdd(weights, x[r], sums[o][r]);
     }
   }
@@ -62,10 +86,13 @@ HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, co
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int o = 0; o < O; ++o) {
-      const float sum = hn::GetLane(hn::SumOfLanes(d, sums[o][r]));
-      float& y = rows[r].y[output + o];
-      y = store == Store::kSet ? sum : std::fma(rows[r].scale, sum, y);
+    for (int o = 0; o < O; o += 4) {
+      hn::Vec<F32> some[4];
+      for (int i = 0; i < 4; ++i) some[i] = o + i < O ? sums[std::min(o + i, O - 1)][r] : hn::Zero(d);
+      float out[4], *y = rows[r].y + output + o;
+      sums_of_four(d, some, out);
+      for (int i = 0; i < std::min(4, O - o); ++i)
+        y[i] = store == Store::kSet ? out[i] : std::fma(rows[r].scale, out[i], y[i]);
     }
   }
 }
@@ -138,14 +165,6 @@ void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const
   } else {
     HWY_DYNAMIC_DISPATCH(multiply_float)(w, begin, end, rows, store);
   }
-}
-
-void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
-  if (w.type == WeightType::kF32) {
-    std::memcpy(out, w.data + index * w.inputs * 4, static_cast<size_t>(w.inputs) * 4);
-    return;
-  }
-  for (int64_t i = 0; i < w.inputs; ++i) out[i] = ref::weight(w, index, i);
 }
 
 }  // namespace tessera

@@ -179,8 +179,10 @@ TEST(Matvec, QuantisationIsNear) {
     std::vector<float> row(70);
     for (int64_t o = 0; o < 40; ++o) {
       copy_weight_row(matrix, o, row.data());
-      for (int64_t i = 0; i < 70; ++i)
+      for (int64_t i = 0; i < 70; ++i) {
         EXPECT_NEAR(row[static_cast<size_t>(i)], w[static_cast<size_t>(o * 70 + i)], most);
+        EXPECT_EQ(row[static_cast<size_t>(i)], ref::weight(matrix, o, i));
+      }
     }
   }
 }

@@ -1,4 +1,4 @@
-// f32 weights into the quantised layout of base/block_layout.h.
+// f32 weights into the quantised layout of base/block_layout.h, and a row of any matrix back.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -62,6 +62,30 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
           }
         }
       }
+    }
+  }
+}
+
+void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
+  if (w.type == WeightType::kF32) {
+    std::memcpy(out, w.data + index * w.inputs * 4, static_cast<size_t>(w.inputs) * 4);
+    return;
+  }
+  if (!w.is_quantised()) {
+    for (int64_t i = 0; i < w.inputs; ++i) out[i] = ref::weight(w, index, i);
+    return;
+  }
+  const int bits = w.type == WeightType::kQ8 ? 8 : 4;
+  const int64_t across = num_blocks(w.inputs, kBlockInputs), o = index % kBlockOutputs;
+  const std::byte* block = w.data + index / kBlockOutputs * across * block_bytes(bits);
+  for (int64_t i0 = 0; i0 < w.inputs; i0 += kBlockInputs, block += block_bytes(bits)) {
+    uint16_t half;
+    std::memcpy(&half, block + 2 * o, 2);
+    const float scale = float_from_f16(half);
+    const std::byte* cells = block + 2 * kBlockOutputs + 4 * o;
+    for (int64_t i = 0; i < std::min<int64_t>(kBlockInputs, w.inputs - i0); ++i) {
+      const int at = static_cast<int>(bits == 8 ? cells[i / 4 * 64 + i % 4] : cells[i / 8 * 64 + i % 4]);
+      out[i0 + i] = scale * static_cast<float>(bits == 8 ? at - 128 : (i % 8 < 4 ? at & 15 : at >> 4) - 8);
     }
   }
 }
