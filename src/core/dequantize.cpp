@@ -4,16 +4,11 @@
 #include <cstring>
 
 #include "base/float_bits.h"
+#include "base/load.h"
 
 namespace tessera {
 namespace {
 
-template <class T>
-T load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
 float load_f16(const std::byte* at) { return float_from_f16(load<uint16_t>(at)); }
 int load_u8(const std::byte* at) { return static_cast<int>(*at); }
 int load_i8(const std::byte* at) { return load<int8_t>(at); }

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/load.h"
 #include "base/log.h"
 #include "core/unicode.h"
 
@@ -19,13 +20,6 @@ constexpr std::array<std::string_view, kNumTypes> kTypeNames{"u8",   "i8",     "
 constexpr std::array<uint64_t, kNumTypes> kTypeBytes{1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};  // 0: of no fixed size
 constexpr uint64_t kMaxName = 65535;
 constexpr uint32_t kMaxDims = 4;
-
-template <class T>
-T load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
 
 }  // namespace
 

@@ -4,12 +4,12 @@
 #include <map>
 
 #include "base/error.h"
+#include "data/splice.h"
 
 namespace tessera {
 namespace {
 
 constexpr size_t kSourcesAHeldOutOne = 6, kFewestSources = 4;
-constexpr int kMinPieces = 2, kMaxPieces = 4, kMinPieceTokens = 32, kMaxPieceTokens = 400;
 
 }  // namespace
 
@@ -79,11 +79,8 @@ LabelledText DomainSampler::draw(Rng& rng, int length, double splice_share, bool
   if (rng.uniform() >= splice_share) {
     append(rng, length - 1, calibration, rng.uniform() < 0.5, text);
   } else {
-    const int pieces = kMinPieces + static_cast<int>(rng.below(kMaxPieces - kMinPieces + 1));
-    for (int i = 0; i < pieces; ++i) {
-      append(rng, kMinPieceTokens + static_cast<int64_t>(rng.below(kMaxPieceTokens - kMinPieceTokens + 1)), calibration,
-             false, text);
-    }
+    const int64_t pieces = splice_pieces(rng);
+    for (int64_t i = 0; i < pieces; ++i) append(rng, splice_piece_tokens(rng), calibration, false, text);
     text.tokens.resize(std::min(text.tokens.size(), static_cast<size_t>(length)));
     text.labels.resize(text.tokens.size());
   }

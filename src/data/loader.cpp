@@ -6,12 +6,11 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "data/splice.h"
 
 namespace tessera {
 namespace {
 
-constexpr int kMinSplicePieces = 2, kMaxSplicePieces = 4;
-constexpr int kMinPieceTokens = 32, kMaxPieceTokens = 400;
 constexpr int kSectionRows = 8;
 constexpr uint64_t kShuffleStream = 1, kSpliceStream = 2;
 
@@ -86,7 +85,7 @@ void Loader::shuffle(int domain) {
 // once.
 std::vector<Loader::Part> Loader::draw_splice(int64_t number) const {
   Rng rng = make_rng(options_.seed, kSpliceStream, static_cast<uint64_t>(number), 0);
-  const auto num_pieces = kMinSplicePieces + rng.below(kMaxSplicePieces - kMinSplicePieces + 1);
+  const size_t num_pieces = static_cast<size_t>(splice_pieces(rng));
   std::vector<Part> parts;
   // A data set of a few documents may not have enough different ones: the attempts are bounded.
   for (int attempt = 0; attempt < 64 && parts.size() < num_pieces; ++attempt) {
@@ -100,8 +99,7 @@ std::vector<Loader::Part> Loader::draw_splice(int64_t number) const {
     Part part{.domain = domain,
               .document = static_cast<int64_t>(rng.below(static_cast<uint64_t>(shards_.num_documents(domain))))};
     const int64_t length = shards_.document_tokens(domain, part.document);
-    part.count = kMinPieceTokens + static_cast<int64_t>(rng.below(kMaxPieceTokens - kMinPieceTokens + 1));
-    part.count = std::min(part.count, length);
+    part.count = std::min(splice_piece_tokens(rng), length);
     part.begin = static_cast<int64_t>(rng.below(static_cast<uint64_t>(length - part.count + 1)));
     const bool taken = std::any_of(parts.begin(), parts.end(), [&](const Part& other) {
       return other.domain == part.domain && other.document == part.document;

@@ -1,9 +1,8 @@
 #include "engine/weights.h"
 
-#include <cstring>
-
 #include "base/error.h"
 #include "base/float_bits.h"
+#include "base/load.h"
 
 namespace tessera::engine {
 namespace {
@@ -36,10 +35,9 @@ class Loader {
     std::vector<float> values(static_cast<size_t>(num_elements(tensor.shape)));
     for (size_t i = 0; i < values.size(); ++i) {
       if (tensor.dtype == "F32") {
-        std::memcpy(&values[i], bytes + 4 * i, 4);
+        values[i] = load<float>(bytes + 4 * i);
       } else if (tensor.dtype == "BF16" || tensor.dtype == "F16") {
-        uint16_t half;
-        std::memcpy(&half, bytes + 2 * i, 2);
+        const uint16_t half = load<uint16_t>(bytes + 2 * i);
         values[i] = tensor.dtype == "BF16" ? float_from_bf16(half) : float_from_f16(half);
       } else {
         refuse(tensor);

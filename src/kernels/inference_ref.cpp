@@ -5,18 +5,12 @@
 #include <vector>
 
 #include "base/float_bits.h"
+#include "base/load.h"
 #include "kernels/matvec.h"
 #include "kernels/row_ops.h"
 
 namespace tessera::ref {
 namespace {
-
-template <class T>
-T load(const std::byte* from) {
-  T value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
 
 template <class T>
 struct Group {  // of a quantised row

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/float_bits.h"
+#include "base/load.h"
 #include "kernels/matvec.h"
 
 namespace tessera {
@@ -79,9 +80,7 @@ void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
   const int64_t across = num_blocks(w.inputs, kBlockInputs), o = index % kBlockOutputs;
   const std::byte* block = w.data + index / kBlockOutputs * across * block_bytes(bits);
   for (int64_t i0 = 0; i0 < w.inputs; i0 += kBlockInputs, block += block_bytes(bits)) {
-    uint16_t half;
-    std::memcpy(&half, block + 2 * o, 2);
-    const float scale = float_from_f16(half);
+    const float scale = float_from_f16(load<uint16_t>(block + 2 * o));
     const std::byte* cells = block + 2 * kBlockOutputs + 4 * o;
     for (int64_t i = 0; i < std::min<int64_t>(kBlockInputs, w.inputs - i0); ++i) {
       const int at = static_cast<int>(bits == 8 ? cells[i / 4 * 64 + i % 4] : cells[i / 8 * 64 + i % 4]);
