@@ -16,7 +16,6 @@
 #include "train/router_folder.h"
 #include "train/routers.h"
 #include "train/teacher.h"
-#include "train/token_table.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -335,7 +334,6 @@ Json distil(Config config, const DistilOptions& options) {
   if (options.teacher) {
     Teacher teacher(*options.teacher);
     teacher.set_domains(names);
-    token_table_from_teacher(teacher, tokenizer, student.parameters()["domain_router.embedding"]);
     windows =
         draw_windows(sampler, tokenizer, a.domain_router.chunk_tokens, d.teacher_windows, d.splice_share, rng, false);
     for (TeacherWindow& w : windows) w.window = nearest_part(w.window);

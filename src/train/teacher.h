@@ -35,8 +35,6 @@ class Teacher {
   std::vector<at::Tensor> tunable(int num_layers);
   int64_t num_parameters() const;
   const WordPiece& word_piece() const { return word_piece_; }
-  // The word embeddings [pieces, width].
-  const at::Tensor& word_embeddings() const { return at("embeddings.word_embeddings.weight"); }
   void save(const std::filesystem::path& folder) const;
 
   static constexpr int kMaxTokens = 256;  // what MiniLM was trained with
