@@ -20,36 +20,37 @@ std::vector<float> softmax(const float* logits, size_t m, double temperature) {
   return p;
 }
 
-double cross_entropy(const std::vector<TextDecisions>& texts, size_t m, double temperature) {
-  double nats = 0;
+}  // namespace
+
+double cross_entropy(const std::vector<TextDecisions>& texts, int num_domains, double temperature) {
+  const size_t m = static_cast<size_t>(num_domains);
+  double nats = 0, chunks = 0;
   for (const TextDecisions& text : texts) {
+    chunks += static_cast<double>(text.tokens_C.size());
     for (size_t c = 0; c < text.tokens_C.size(); ++c) {
       const std::vector<float> p = softmax(&text.logits_CM[c * m], m, temperature);
       for (size_t d = 0; d < m; ++d)
         nats -= text.targets_CM[c * m + d] * std::log(std::max(static_cast<double>(p[d]), 1e-30));
     }
   }
-  return nats;
+  return chunks > 0 ? nats / chunks : 0;
 }
-
-}  // namespace
 
 double fit_temperature(const std::vector<TextDecisions>& texts, int num_domains) {
   // Golden section over log temperature: the cross-entropy is convex in 1/T, so it has one minimum.
-  const size_t m = static_cast<size_t>(num_domains);
   const double golden = (std::sqrt(5.0) - 1) / 2;
   double low = std::log(0.05), high = std::log(20.0);
   double a = high - golden * (high - low), b = low + golden * (high - low);
-  double at_a = cross_entropy(texts, m, std::exp(a)), at_b = cross_entropy(texts, m, std::exp(b));
+  double at_a = cross_entropy(texts, num_domains, std::exp(a)), at_b = cross_entropy(texts, num_domains, std::exp(b));
   while (high - low > 1e-3) {
     if (at_a < at_b) {
       high = b, b = a, at_b = at_a;
       a = high - golden * (high - low);
-      at_a = cross_entropy(texts, m, std::exp(a));
+      at_a = cross_entropy(texts, num_domains, std::exp(a));
     } else {
       low = a, a = b, at_a = at_b;
       b = low + golden * (high - low);
-      at_b = cross_entropy(texts, m, std::exp(b));
+      at_b = cross_entropy(texts, num_domains, std::exp(b));
     }
   }
   return std::exp((low + high) / 2);

@@ -13,6 +13,9 @@ struct TextDecisions {
   std::vector<int32_t> tokens_C;  // its labelled tokens
 };
 
+// Mean cross-entropy of the targets, in nats a chunk.
+double cross_entropy(const std::vector<TextDecisions>& texts, int num_domains, double temperature);
+
 // The temperature in [0.05, 20] that minimises the mean cross-entropy of the targets (Guo et al. 2017).
 double fit_temperature(const std::vector<TextDecisions>& texts, int num_domains);
 

@@ -30,6 +30,8 @@ TEST(Calibration, TemperatureUndoesOverconfidence) {
   const double temperature = fit_temperature(texts, 2);
   EXPECT_NEAR(temperature, 3.0, 0.4);
   EXPECT_LT(calibration_error(texts, 2, temperature), 0.03);
+  EXPECT_LT(cross_entropy(texts, 2, temperature), cross_entropy(texts, 2, 0.8 * temperature));
+  EXPECT_LT(cross_entropy(texts, 2, temperature), cross_entropy(texts, 2, 1.25 * temperature));
   EXPECT_GT(calibration_error(texts, 2, 1.0), 0.08);
 }
 

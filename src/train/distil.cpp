@@ -3,6 +3,7 @@
 #include <torch/csrc/api/include/torch/optim/adamw.h>
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "base/error.h"
@@ -12,7 +13,6 @@
 #include "core/tokenizer.h"
 #include "data/calibration.h"
 #include "data/domain_sampler.h"
-#include "data/linear_baseline.h"
 #include "train/router_folder.h"
 #include "train/routers.h"
 #include "train/teacher.h"
@@ -24,6 +24,7 @@ namespace {
 constexpr int kTeacherBatch = 16, kTeacherBlocks = 2, kTeacherPieces = 160, kWindowTokens = 256;
 constexpr double kTeacherHeadRate = 5e-3, kTeacherBlockRate = 1e-4;
 constexpr int kCalibrationTexts = 600;
+constexpr int kStepsBetweenLooks = 50, kTextsOfALook = 200;
 
 // Class of each of the data's domains.
 std::vector<int> labels_of(const Architecture& a, const ShardSet& shards) {
@@ -231,14 +232,34 @@ void clip(const std::vector<at::Tensor>& parameters) {  // to norm 1
   }
 }
 
+// The student's decisions on texts of the sources kept apart; the same texts each time.
+std::vector<TextDecisions> decide_kept_apart(const Student& student, const DomainSampler& sampler, double splice_share,
+                                             int length, int num_texts, uint64_t seed) {
+  const at::NoGradGuard no_grad;
+  std::vector<TextDecisions> decisions;
+  Rng rng(seed, 0xca1);
+  while (static_cast<int>(decisions.size()) < num_texts) {
+    std::vector<LabelledText> texts;
+    for (int i = 0; i < 8; ++i) texts.push_back(sampler.draw(rng, length, splice_share, true));
+    const PackedRows rows = pack(texts, student.architecture().domain_router.chunk_tokens);
+    append_decisions(student.plan(rows), rows, sampler.num_classes(), decisions);
+  }
+  return decisions;
+}
+
 double train_student(const Student& student, const DomainSampler& sampler, const DistilConfig& config, int length,
                      int32_t bos, const std::vector<TeacherWindow>& windows, const at::Tensor& teacher_log_labels,
-                     Rng& rng) {
-  std::vector<at::Tensor> matrices, vectors;
+                     uint64_t seed, Rng& rng) {
+  std::vector<at::Tensor> matrices, vectors, all;
   for (const std::string& name : student.names()) {
     const at::Tensor& tensor = student.parameters()[name];
     (tensor.dim() > 1 ? matrices : vectors).push_back(tensor);
+    all.push_back(tensor);
   }
+  // It gets worse on other sources while it still gets better on those that it sees: the weights that were best on the
+  // sources kept apart stay.
+  std::vector<at::Tensor> best;
+  double least = std::numeric_limits<double>::infinity();
   using torch::optim::AdamWOptions;
   std::vector<torch::optim::OptimizerParamGroup> groups;
   groups.emplace_back(matrices,
@@ -291,7 +312,21 @@ double train_student(const Student& student, const DomainSampler& sampler, const
     mean_loss += 0.03 * (loss.item<double>() - mean_loss);
     progress.update(static_cast<double>(step + 1), static_cast<double>(config.steps),
                     fmt::format("loss {:.3f}", mean_loss));
+    if (sampler.has_calibration() && ((step + 1) % kStepsBetweenLooks == 0 || step + 1 == config.steps)) {
+      const std::vector<TextDecisions> decisions =
+          decide_kept_apart(student, sampler, config.splice_share, length, kTextsOfALook, seed);
+      const int m = sampler.num_classes();
+      const double apart = cross_entropy(decisions, m, fit_temperature(decisions, m));
+      log_info("student: step {}, {:.3f} nats a chunk on the sources kept apart", step + 1, apart);
+      if (apart < least) {
+        least = apart;
+        best.clear();
+        for (const at::Tensor& w : all) best.push_back(w.detach().clone());
+      }
+    }
   }
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < best.size(); ++i) all[i].copy_(best[i]);
   progress.finish(fmt::format("loss {:.3f}", mean_loss));
   return mean_loss;
 }
@@ -342,18 +377,12 @@ Json distil(Config config, const DistilOptions& options) {
     teacher.save(options.out / "teacher");
     report["teacher_parameters"] = teacher.num_parameters();
   }
-  report["loss"] = train_student(student, sampler, d, a.trunk.context_length, shards.bos(), windows, log_labels, rng);
+  report["loss"] = train_student(student, sampler, d, a.trunk.context_length, shards.bos(), windows, log_labels,
+                                 config.train.seed, rng);
 
   if (sampler.has_calibration()) {
-    std::vector<TextDecisions> decisions;
-    const at::NoGradGuard no_grad;
-    Rng fixed(config.train.seed, 0xca1);
-    while (static_cast<int>(decisions.size()) < kCalibrationTexts) {
-      std::vector<LabelledText> texts;
-      for (int i = 0; i < 8; ++i) texts.push_back(sampler.draw(fixed, a.trunk.context_length, d.splice_share, true));
-      const PackedRows rows = pack(texts, a.domain_router.chunk_tokens);
-      append_decisions(student.plan(rows), rows, static_cast<int>(names.size()), decisions);
-    }
+    const std::vector<TextDecisions> decisions = decide_kept_apart(
+        student, sampler, d.splice_share, a.trunk.context_length, kCalibrationTexts, config.train.seed);
     const int m = static_cast<int>(names.size());
     a.domain_router.temperature = fit_temperature(decisions, m);
     const MarginChoice margin = choose_margin(decisions, m, a.domain_router.temperature, a.domain_router.hysteresis);
