@@ -283,7 +283,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     gain = shown(accuracy_change(pairs)) if pairs else "missing"
     by_gain = shown(accuracy_change(pairs, "choices_by_gain")) if pairs else "missing"
     text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain} (by gain: {by_gain}); the published claim is +{PUBLISHED_GAIN:.0f} %.", "",
-             "## Ablations", "", "One seed, 2M tokens; the interval is over documents alone.", ""]
+             "## Ablations", "", "One seed, 2M tokens unless it says otherwise; the interval is over documents alone.", ""]
     text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
     text += ["", "## Does the gap grow with size?", "", "mhc-75-100 against flat-32 at 2M tokens.", ""] + size_table(results)
     text += ["", "## Every run", ""] + per_seed_table(core + others, results)

@@ -24,7 +24,7 @@ void add_distil_command(CLI::App& app) {
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->allow_extras();
   command->footer(
-      "Example: ./tessera distil configs/mini.json --router.distil.steps=3000\n"
+      "Example: ./tessera distil configs/mini.json --router.distil.steps=500\n"
       "Then: ./tessera train configs/mini.json --router.init=runs/mini-router");
   command->callback([args, command] {
     const Config config = load_config(args->config, config_overrides(*command));

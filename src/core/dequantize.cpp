@@ -1,7 +1,6 @@
 #include "core/dequantize.h"
 
 #include <array>
-#include <cstring>
 
 #include "base/float_bits.h"
 #include "base/load.h"

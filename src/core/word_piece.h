@@ -20,7 +20,6 @@ class WordPiece {
   // UTF-8 count as U+FFFD and are dropped. Thread-safe.
   std::vector<int32_t> encode(std::string_view text, int max_tokens) const;
   int vocab_size() const { return static_cast<int>(ids_.size()); }
-  int32_t unknown() const { return unknown_; }
 
  private:
   void add_word(std::string_view word, size_t limit, std::vector<int32_t>& out) const;

@@ -67,12 +67,21 @@ TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     SCOPED_TRACE(kind.name);
     const auto plain = write_random_model(kind.architecture, kind.name);
-    const auto in_8_bits =
-        quantised(plain, {Part::kAttention, Part::kDense, Part::kBank, Part::kComponent, Part::kAlwaysOn});
+    const auto in = [&](int bits) {  // as `quantize` does it
+      return quantised(plain, {{Part::kAttention, bits},
+                               {Part::kDense, bits},
+                               {Part::kBank, bits},
+                               {Part::kComponent, bits},
+                               {Part::kAlwaysOn, bits},
+                               {Part::kEmbedding, 8},
+                               {Part::kHead, 8}});
+    };
+    const auto in_8_bits = in(8), in_4_bits = in(4);
     // 170 tokens: enough for two threads to take blocks of rows.
     const std::vector<int32_t> tokens = random_tokens(170, 60, 1), other = random_tokens(140, 60, 2);
-    for (const auto& [folder, kv] : {std::pair(plain, KvType::kF32), std::pair(plain, KvType::kF16),
-                                     std::pair(plain, KvType::kI8), std::pair(in_8_bits, KvType::kF16)}) {
+    for (const auto& [folder, kv] :
+         {std::pair(plain, KvType::kF32), std::pair(plain, KvType::kF16), std::pair(plain, KvType::kI8),
+          std::pair(in_8_bits, KvType::kF16), std::pair(in_4_bits, KvType::kF16)}) {
       Engine one(open_model(folder), {1, {}, kv}), two(open_model(folder), {2, {}, kv});
       const TextRun whole = run(one, tokens, 1000), other_whole = run(one, other, 1000);
       for (const auto& [engine, piece] : {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}),
@@ -161,6 +170,12 @@ TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
   EXPECT_EQ(run(poisoned, tokens, 1000).hidden, run(clean, tokens, 1000).hidden);
   Engine all(open_model(folder), {1});
   EXPECT_THROW(run(all, tokens, 1000), Error);  // not finite
+}
+
+TEST(Engine, BitsThatMixWithinTheBlocksAreRefused) {  // they would read each other's rows
+  const auto folder = write_random_model(tiny_architecture(), "mixed-bits");
+  const auto mixed = quantised(folder, {{Part::kAttention, 8}, {Part::kComponent, 4}, {Part::kBank, 4}});
+  EXPECT_THROW(Engine(open_model(mixed), {1}), Error);
 }
 
 TEST(Engine, TextsThatDontFitAreRefused) {

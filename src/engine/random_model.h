@@ -4,7 +4,8 @@
 
 #include <filesystem>
 #include <functional>
-#include <set>
+#include <map>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -66,23 +67,23 @@ inline std::filesystem::path write_random_model(
   return folder;
 }
 
-// The folder's model with its matrices of these parts in 8 bits.
-inline std::filesystem::path quantised(const std::filesystem::path& folder, const std::set<Part>& parts) {
+// The folder's model with its matrices of these parts in 8 or 4 bits.
+inline std::filesystem::path quantised(const std::filesystem::path& folder, const std::map<Part, int>& bits) {
   const ModelFolder model = open_model(folder);
   std::vector<std::vector<std::byte>> made;
   std::vector<TensorToWrite> tensors;
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const TensorInfo& tensor = model.weights->at(spec.name);
     TensorToWrite entry = {spec.name, tensor.dtype, tensor.shape, model.weights->bytes(tensor), spec.page_start};
-    if (parts.contains(spec.part) && spec.shape.size() == 2) {
-      made.emplace_back(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], 8)));
-      quantise_matrix(reinterpret_cast<const float*>(entry.bytes.data()), spec.shape[0], spec.shape[1], 8,
+    if (const auto found = bits.find(spec.part); found != bits.end() && spec.shape.size() == 2) {
+      made.emplace_back(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], found->second)));
+      quantise_matrix(reinterpret_cast<const float*>(entry.bytes.data()), spec.shape[0], spec.shape[1], found->second,
                       made.back().data());
       entry.dtype = "U8", entry.shape = {static_cast<int64_t>(made.back().size())}, entry.bytes = made.back();
     }
     tensors.push_back(entry);
   }
-  const std::filesystem::path out = folder.string() + "-q8";
+  const std::filesystem::path out = folder.string() + fmt::format("-q{}", fmt::join(std::views::values(bits), ""));
   std::filesystem::create_directories(out);
   write_safetensors(out / "model.safetensors", tensors, {});
   std::filesystem::copy_file(folder / "config.json", out / "config.json",

@@ -69,7 +69,7 @@ std::vector<float> run(Engine& engine, const std::vector<int32_t>& tokens, std::
 TEST(Residency, AnyNumberOfSlotsGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     const fs::path plain = write_random_model(kind.architecture, std::string("slots-") + kind.name);
-    for (const fs::path& folder : {plain, quantised(plain, {Part::kComponent, Part::kBank})}) {
+    for (const fs::path& folder : {plain, quantised(plain, {{Part::kComponent, 8}, {Part::kBank, 8}})}) {
       SCOPED_TRACE(folder.string());
       const std::vector<int32_t> tokens = random_tokens(80, 60, 1), other = random_tokens(40, 60, 2);
       Engine all(open_model(folder), {1});

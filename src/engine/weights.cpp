@@ -1,5 +1,7 @@
 #include "engine/weights.h"
 
+#include <optional>
+
 #include "base/error.h"
 #include "base/float_bits.h"
 #include "base/load.h"
@@ -26,6 +28,15 @@ class Loader {
       refuse(tensor);
     }
     TESSERA_CHECK(tensor.end - tensor.begin == static_cast<uint64_t>(matrix_bytes(matrix.type, outputs, inputs)), name);
+    // Matrices of a block read the same rows, in one form; embeddings and head (no dot) stand alone.
+    if (matrix.is_quantised() && name.find('.') != std::string::npos) {
+      if (quantised_.value_or(matrix.type) != matrix.type) {
+        throw Error(ErrorCode::kData,
+                    fmt::format("{}: tensor '{}' has other bits than those before it", file_.path().string(), name),
+                    "8 and 4 bits don't mix within the blocks; quantize the model anew");
+      }
+      quantised_ = matrix.type;
+    }
     return matrix;
   }
 
@@ -67,6 +78,7 @@ class Loader {
   }
   const SafetensorsFile& file_;
   const TensorBytes& bytes_;
+  mutable std::optional<WeightType> quantised_;
 };
 
 ComponentLayerWeights load_component_layer(const Loader& load, const Architecture& a, const std::string& prefix) {

@@ -10,7 +10,6 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "base/float_bits.h"
 #include "kernels/matvec.h"
 #include "kernels/quant_matvec.h"
 
@@ -28,27 +27,6 @@ HWY_INLINE hn::Vec<F32> load_weights(F32 d, const hwy::bfloat16_t* w) {
 }
 HWY_INLINE hn::Vec<F32> load_weights(F32 d, const hwy::float16_t* w) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), w));
-}
-
-// The sums of four vectors' lanes, each in an order of its own vector alone.
-HWY_INLINE void sums_of_four(F32 d, const hn::Vec<F32>* v, float* HWY_RESTRICT out) {
-#if HWY_TARGET == HWY_SCALAR
-  for (int i = 0; i < 4; ++i) out[i] = hn::GetLane(v[i]);
-#else
-  const hn::RepartitionToWide<F32> d64;
-  const auto pair = [&](const hn::Vec<F32>& a, const hn::Vec<F32>& b) {  // a0 + a2, b0 + b2, a1 + a3, b1 + b3; ...
-    return hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  };
-  const auto first = pair(v[0], v[1]), second = pair(v[2], v[3]);
-  const auto blocks = hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, first, second)),
-                              hn::BitCast(d, hn::InterleaveUpper(d64, first, second)));
-  HWY_ALIGN float all[HWY_MAX_BYTES / sizeof(float)];
-  hn::Store(blocks, d, all);
-  const hn::CappedTag<float, 4> four;
-  auto sum = hn::Load(four, all);
-  for (size_t i = 4; i < hn::Lanes(d); i += 4) sum = hn::Add(sum, hn::Load(four, all + i));
-  hn::StoreU(sum, four, out);
-#endif
 }
 
 // O outputs of R rows. w: their first weight; both sides' last partial vector is copied and padded with zeros.
@@ -86,13 +64,10 @@ HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, co
     }
   }
   for (int r = 0; r < R; ++r) {
-    for (int o = 0; o < O; o += 4) {
-      hn::Vec<F32> some[4];
-      for (int i = 0; i < 4; ++i) some[i] = o + i < O ? sums[std::min(o + i, O - 1)][r] : hn::Zero(d);
-      float out[4], *y = rows[r].y + output + o;
-      sums_of_four(d, some, out);
-      for (int i = 0; i < std::min(4, O - o); ++i)
-        y[i] = store == Store::kSet ? out[i] : std::fma(rows[r].scale, out[i], y[i]);
+    for (int o = 0; o < O; ++o) {
+      const float sum = hn::GetLane(hn::SumOfLanes(d, sums[o][r]));
+      float& y = rows[r].y[output + o];
+      y = store == Store::kSet ? sum : std::fma(rows[r].scale, sum, y);
     }
   }
 }

@@ -43,8 +43,8 @@ void copy_weight_row(const WeightMatrix& w, int64_t index, float* out);
 // Activations for quantised weights: groups of 32 {f32 scale, i32 offset, values[32]}, values rounded to nearest even;
 // a last group is padded with zeros. For 4 bits the values are i8, scale = max |x| / 127; for 8 bits i16, scale = max
 // |x| / 32767, the middle two of each four swapped: 8-bit weights lose less than 8-bit activations would, and products
-// of 16 bits cost no more than signed ones of 8. offset = -(zero point of the weights) * (sum of the values), from
-// which a product with the stored weights starts.
+// of 16 bits cost no more on AVX2, twice as much with VNNI (docs/LOG.md). offset = -(zero point of the weights) * (sum
+// of the values), from which a product with the stored weights starts.
 inline constexpr int64_t quantised_group_bytes(WeightType reader) { return reader == WeightType::kQ8 ? 72 : 40; }
 inline constexpr float kLeastActivation = 1e-30f;  // a group with none as large counts as zeros
 // Room for either form.

@@ -127,18 +127,45 @@ TEST(Matvec, ManyLongRowsPassInPieces) {  // more than a first-level cache holds
 }
 
 TEST(Matvec, ExtremeQuantisedValuesDontOverflow) {
-  // Every weight and activation at its largest size: where maddubs would saturate.
+  // Every weight and activation at its largest size: the cells are written by hand, at scale 1.
   for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
-    std::vector<float> w(16 * 64, -1.0f), x(64, 1.0f), y(16), expected(16);
-    std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(type, 16, 64))),
-        quantised(static_cast<size_t>(quantised_row_bytes(64)));
-    quantise_matrix(w.data(), 16, 64, type == WeightType::kQ8 ? 8 : 4, bytes.data());
-    quantise_row(x.data(), 64, type, quantised.data());
-    const WeightMatrix matrix = {bytes.data(), type, 16, 64};
-    const ProductRow row = {x.data(), quantised.data(), y.data(), 1.0f};
-    multiply(matrix, 0, 16, {&row, 1}, Store::kSet);
-    for (float value : y) EXPECT_NEAR(value, -64.0f, 0.1f);
+    const int bits = type == WeightType::kQ8 ? 8 : 4;
+    for (const bool largest : {true, false}) {
+      const float weight = bits == 8 ? (largest ? 127.0f : -127.0f) : (largest ? 7.0f : -8.0f);
+      std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(type, 16, 64)));
+      for (int64_t block = 0; block < 2; ++block) {
+        std::byte* at = bytes.data() + block * block_bytes(bits);
+        const uint16_t one = f16_from_float(1.0f);
+        for (int o = 0; o < kBlockOutputs; ++o) std::memcpy(at + 2 * o, &one, 2);
+        const std::byte cell{static_cast<uint8_t>(bits == 8 ? (largest ? 255 : 1) : (largest ? 0xff : 0x00))};
+        std::fill(at + 2 * kBlockOutputs, at + block_bytes(bits), cell);
+      }
+      const WeightMatrix matrix = {bytes.data(), type, 16, 64};
+      for (const float x_each : {1.0f, -1.0f}) {
+        const std::vector<float> x(64, x_each);
+        std::vector<float> y(16), expected(16);
+        std::vector<std::byte> quantised(static_cast<size_t>(quantised_row_bytes(64)));
+        quantise_row(x.data(), 64, type, quantised.data());
+        const ProductRow row = {x.data(), quantised.data(), expected.data(), 1.0f};
+        ref::multiply(matrix, 0, 16, {&row, 1}, Store::kSet);
+        EXPECT_NEAR(expected[3], 64 * weight * x_each, 1e-2);
+        for (const QuantisedWay& way : quantised_ways()) {
+          const ProductRow same = {x.data(), quantised.data(), y.data(), 1.0f};
+          way.multiply(matrix, 0, 16, {&same, 1}, Store::kSet);
+          EXPECT_EQ(y, expected) << way.name;
+        }
+      }
+    }
   }
+}
+
+TEST(Matvec, AWeightThatIsNotANumberIsNotLost) {  // the engine refuses such a model; zeros would hide it
+  std::vector<float> w(32, 1.0f), row(32);
+  w[5] = INFINITY;
+  std::vector<std::byte> bytes(static_cast<size_t>(matrix_bytes(WeightType::kQ8, 1, 32)));
+  quantise_matrix(w.data(), 1, 32, 8, bytes.data());
+  copy_weight_row({bytes.data(), WeightType::kQ8, 1, 32}, 0, row.data());
+  EXPECT_FALSE(std::isfinite(row[5]));
 }
 
 TEST(Matvec, ARowDoesNotDependOnItsNeighboursOrTheRange) {

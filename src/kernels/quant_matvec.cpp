@@ -12,8 +12,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/float_bits.h"
-
 #define TESSERA_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define TESSERA_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
@@ -25,8 +23,8 @@ constexpr int64_t kRowBytes = 20 << 10;
 
 constexpr int64_t group_bytes(int bits) { return quantised_group_bytes(bits == 8 ? WeightType::kQ8 : WeightType::kQ4); }
 
-// Four inputs of a quantised row, or its scale, in every lane: one load. (Through an integer register, as a compiler
-// does with _mm256_set1_epi32, it is three instructions.)
+// Four inputs of a quantised row (two of 16 bits), or its scale, in every lane: one load. (Through an integer register,
+// as a compiler does with _mm256_set1_epi32, it is three instructions.)
 TESSERA_AVX2_INLINE __m256 broadcast(const std::byte* from) {
   return _mm256_broadcast_ss(reinterpret_cast<const float*>(from));
 }

@@ -33,7 +33,7 @@ float scale_of(const float* w, int64_t count, int bits) {
       const float e = w[i] - scale * static_cast<float>(nearest(w[i], scale, bits));
       error += e * e;
     }
-    if (error < least) best = scale, least = error;
+    if (step == 0 || error < least) best = scale, least = error;
   }
   return best;
 }

@@ -25,6 +25,7 @@ constexpr int kTeacherBatch = 16, kTeacherBlocks = 2, kTeacherPieces = 160, kWin
 constexpr double kTeacherHeadRate = 5e-3, kTeacherBlockRate = 1e-4;
 constexpr int kCalibrationTexts = 600;
 constexpr int kStepsBetweenLooks = 50, kTextsOfALook = 200;
+constexpr uint64_t kCalibrationStream = 0xca1, kLookStream = 0x100c;
 
 // Class of each of the data's domains.
 std::vector<int> labels_of(const Architecture& a, const ShardSet& shards) {
@@ -232,12 +233,12 @@ void clip(const std::vector<at::Tensor>& parameters) {  // to norm 1
   }
 }
 
-// The student's decisions on texts of the sources kept apart; the same texts each time.
+// The student's decisions on texts of the sources kept apart; the same texts for the same stream.
 std::vector<TextDecisions> decide_kept_apart(const Student& student, const DomainSampler& sampler, double splice_share,
-                                             int length, int num_texts, uint64_t seed) {
+                                             int length, int num_texts, uint64_t seed, uint64_t stream) {
   const at::NoGradGuard no_grad;
   std::vector<TextDecisions> decisions;
-  Rng rng(seed, 0xca1);
+  Rng rng(seed, stream);
   while (static_cast<int>(decisions.size()) < num_texts) {
     std::vector<LabelledText> texts;
     for (int i = 0; i < 8; ++i) texts.push_back(sampler.draw(rng, length, splice_share, true));
@@ -247,9 +248,10 @@ std::vector<TextDecisions> decide_kept_apart(const Student& student, const Domai
   return decisions;
 }
 
-double train_student(const Student& student, const DomainSampler& sampler, const DistilConfig& config, int length,
-                     int32_t bos, const std::vector<TeacherWindow>& windows, const at::Tensor& teacher_log_labels,
-                     uint64_t seed, Rng& rng) {
+// Returns what the report says of it.
+Json train_student(const Student& student, const DomainSampler& sampler, const DistilConfig& config, int length,
+                   int32_t bos, const std::vector<TeacherWindow>& windows, const at::Tensor& teacher_log_labels,
+                   uint64_t seed, Rng& rng) {
   std::vector<at::Tensor> matrices, vectors, all;
   for (const std::string& name : student.names()) {
     const at::Tensor& tensor = student.parameters()[name];
@@ -260,6 +262,7 @@ double train_student(const Student& student, const DomainSampler& sampler, const
   // sources kept apart stay.
   std::vector<at::Tensor> best;
   double least = std::numeric_limits<double>::infinity();
+  int64_t kept_step = config.steps;
   using torch::optim::AdamWOptions;
   std::vector<torch::optim::OptimizerParamGroup> groups;
   groups.emplace_back(matrices,
@@ -314,12 +317,13 @@ double train_student(const Student& student, const DomainSampler& sampler, const
                     fmt::format("loss {:.3f}", mean_loss));
     if (sampler.has_calibration() && ((step + 1) % kStepsBetweenLooks == 0 || step + 1 == config.steps)) {
       const std::vector<TextDecisions> decisions =
-          decide_kept_apart(student, sampler, config.splice_share, length, kTextsOfALook, seed);
+          decide_kept_apart(student, sampler, config.splice_share, length, kTextsOfALook, seed, kLookStream);
       const int m = sampler.num_classes();
       const double apart = cross_entropy(decisions, m, fit_temperature(decisions, m));
       log_info("student: step {}, {:.3f} nats a chunk on the sources kept apart", step + 1, apart);
       if (apart < least) {
         least = apart;
+        kept_step = step + 1;
         best.clear();
         for (const at::Tensor& w : all) best.push_back(w.detach().clone());
       }
@@ -328,7 +332,7 @@ double train_student(const Student& student, const DomainSampler& sampler, const
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < best.size(); ++i) all[i].copy_(best[i]);
   progress.finish(fmt::format("loss {:.3f}", mean_loss));
-  return mean_loss;
+  return {{"loss", mean_loss}, {"kept_step", kept_step}, {"kept_apart_nats", best.empty() ? Json() : Json(least)}};
 }
 
 }  // namespace
@@ -357,7 +361,9 @@ Json distil(Config config, const DistilOptions& options) {
   if (sampler.has_calibration()) {
     log_info("kept apart for calibration: {}", fmt::join(sampler.calibration_sources(), ", "));
   } else {
-    warn_once("a domain has fewer than four sources: temperature 1 and the config's margin are kept, uncalibrated");
+    warn_once(
+        "a domain has fewer than four sources: temperature 1 and the config's margin are kept, uncalibrated, and so "
+        "are the last step's weights");
   }
   const DistilConfig& d = config.router.distil;
   Rng rng(config.train.seed, 0xd157);
@@ -377,12 +383,13 @@ Json distil(Config config, const DistilOptions& options) {
     teacher.save(options.out / "teacher");
     report["teacher_parameters"] = teacher.num_parameters();
   }
-  report["loss"] = train_student(student, sampler, d, a.trunk.context_length, shards.bos(), windows, log_labels,
-                                 config.train.seed, rng);
+  report["student"] = train_student(student, sampler, d, a.trunk.context_length, shards.bos(), windows, log_labels,
+                                    config.train.seed, rng);
 
   if (sampler.has_calibration()) {
-    const std::vector<TextDecisions> decisions = decide_kept_apart(
-        student, sampler, d.splice_share, a.trunk.context_length, kCalibrationTexts, config.train.seed);
+    const std::vector<TextDecisions> decisions =
+        decide_kept_apart(student, sampler, d.splice_share, a.trunk.context_length, kCalibrationTexts,
+                          config.train.seed, kCalibrationStream);
     const int m = static_cast<int>(names.size());
     a.domain_router.temperature = fit_temperature(decisions, m);
     const MarginChoice margin = choose_margin(decisions, m, a.domain_router.temperature, a.domain_router.hysteresis);
