@@ -1,6 +1,5 @@
 // Labelled texts for level 1: each domain alike, each source of a domain alike, so that the router learns the domain
-// and not the one large project in it. Whole sources are kept apart: for early stopping and
-// calibration.
+// and not the one large project in it. Whole sources are kept apart, for early stopping and calibration.
 #pragma once
 #include <cstdint>
 #include <string>
