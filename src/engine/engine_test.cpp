@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <set>
 
@@ -63,20 +65,16 @@ TextRun run(Engine& engine, const std::vector<int32_t>& tokens, size_t piece) {
   return out;
 }
 
+std::map<Part, int> parts_in(int bits) {  // as `quantize` does it
+  return {{Part::kAttention, bits}, {Part::kDense, bits},  {Part::kBank, bits}, {Part::kComponent, bits},
+          {Part::kAlwaysOn, bits},  {Part::kEmbedding, 8}, {Part::kHead, 8}};
+}
+
 TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     SCOPED_TRACE(kind.name);
     const auto plain = write_random_model(kind.architecture, kind.name);
-    const auto in = [&](int bits) {  // as `quantize` does it
-      return quantised(plain, {{Part::kAttention, bits},
-                               {Part::kDense, bits},
-                               {Part::kBank, bits},
-                               {Part::kComponent, bits},
-                               {Part::kAlwaysOn, bits},
-                               {Part::kEmbedding, 8},
-                               {Part::kHead, 8}});
-    };
-    const auto in_8_bits = in(8), in_4_bits = in(4);
+    const auto in_8_bits = quantised(plain, parts_in(8)), in_4_bits = quantised(plain, parts_in(4));
     // 170 tokens: enough for two threads to take blocks of rows.
     const std::vector<int32_t> tokens = random_tokens(170, 60, 1), other = random_tokens(140, 60, 2);
     for (const auto& [folder, kv] :
@@ -140,6 +138,32 @@ TEST(Engine, ABeginningThatIsTakenOverGivesTheSameBits) {
       const std::span<const float> own = engine.forward({&more, 1});
       EXPECT_TRUE(std::equal(own.begin(), own.end(), whole.hidden.end() - 32)) << reused;
     }
+  }
+}
+
+// With activations of 16 bits (8-bit weights) and of 8 (4-bit weights), on the same route.
+TEST(Engine, QuantisedWeightsSayWhatTheyStandFor) {
+  const Architecture a = tiny_architecture();
+  const std::vector<int32_t> tokens = random_tokens(120, 60, 6);
+  for (const auto& [bits, bound] : {std::pair(8, 2e-3), std::pair(4, 0.2)}) {
+    const auto stand_for = [&, parts = parts_in(bits)](const TensorSpec& spec, std::vector<float>& v) {
+      if (!parts.contains(spec.part) || spec.shape.size() != 2) return;
+      const int of_part = parts.at(spec.part);
+      std::vector<std::byte> made(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], of_part)));
+      quantise_matrix(v.data(), spec.shape[0], spec.shape[1], of_part, made.data());
+      const WeightMatrix matrix = {made.data(), of_part == 8 ? WeightType::kQ8 : WeightType::kQ4, spec.shape[0],
+                                   spec.shape[1]};
+      for (int64_t row = 0; row < spec.shape[0]; ++row) copy_weight_row(matrix, row, v.data() + row * spec.shape[1]);
+    };
+    Engine f32(open_model(write_random_model(a, fmt::format("stands-for-{}", bits), stand_for)), {1});
+    Engine quantised_one(open_model(quantised(write_random_model(a, "hierarchy"), parts_in(bits))), {1});
+    EngineScorer expected(f32), scorer(quantised_one);
+    const ScoredText whole = expected.score({&tokens, 1})[0];
+    const std::vector<float> found = scorer.score({&tokens, 1}, {}, {&whole.route, 1})[0].log_probs;
+    ASSERT_EQ(found.size(), whole.log_probs.size());
+    double error = 0;
+    for (size_t i = 0; i < found.size(); ++i) error += std::fabs(found[i] - whole.log_probs[i]);
+    EXPECT_LT(error / static_cast<double>(found.size()), bound) << bits << " bits, nats a token";
   }
 }
 

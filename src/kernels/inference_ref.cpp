@@ -30,13 +30,6 @@ const std::byte* block_at(const WeightMatrix& w, int64_t output, int64_t input, 
   return w.data + (output / kBlockOutputs * across + input / kBlockInputs) * block_bytes(bits);
 }
 
-int stored(const std::byte* block, int output, int input, int bits) {
-  const std::byte* cells = block + 2 * kBlockOutputs;
-  if (bits == 8) return static_cast<int>(cells[input / 4 * 64 + output * 4 + input % 4]) - 128;
-  const int byte = static_cast<int>(cells[input / 8 * 64 + output * 4 + input % 4]);
-  return (input % 8 < 4 ? byte & 15 : byte >> 4) - 8;
-}
-
 float dot_quantised(const WeightMatrix& w, int64_t output, const std::byte* x) {
   const int bits = w.type == WeightType::kQ8 ? 8 : 4, o = static_cast<int>(output % kBlockOutputs);
   float sum = 0;
@@ -47,7 +40,7 @@ float dot_quantised(const WeightMatrix& w, int64_t output, const std::byte* x) {
     for (int i = 0; i < kBlockInputs; ++i) {
       const int value =
           bits == 8 ? load<Group<int16_t>>(group).values[place_i16(i)] : load<Group<int8_t>>(group).values[i];
-      dot += stored(block, o, i, bits) * value;
+      dot += stored_weight(block, o, i, bits) * value;
     }
     const float scale = float_from_f16(load<uint16_t>(block + 2 * o)) * load<float>(group);
     sum = std::fma(static_cast<float>(dot), scale, sum);
@@ -73,7 +66,7 @@ float weight(const WeightMatrix& w, int64_t output, int64_t input) {
   const int bits = w.type == WeightType::kQ8 ? 8 : 4, o = static_cast<int>(output % kBlockOutputs);
   const std::byte* block = block_at(w, output, input, bits);
   return float_from_f16(load<uint16_t>(block + 2 * o)) *
-         static_cast<float>(stored(block, o, static_cast<int>(input % kBlockInputs), bits));
+         static_cast<float>(stored_weight(block, o, input % kBlockInputs, bits));
 }
 
 void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
@@ -93,7 +86,7 @@ void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const
 void quantise_row(const float* x, int64_t inputs, WeightType reader, std::byte* out) {
   const bool wide = reader == WeightType::kQ8;
   const float most = wide ? 32767.0f : 127.0f;
-  const int zero_point = wide ? 128 : 8;
+  const int offset = zero_point(wide ? 8 : 4);
   for (int64_t begin = 0; begin < inputs; begin += kBlockInputs, out += quantised_group_bytes(reader)) {
     const int count = static_cast<int>(std::min<int64_t>(kBlockInputs, inputs - begin));
     float largest = 0;
@@ -105,7 +98,7 @@ void quantise_row(const float* x, int64_t inputs, WeightType reader, std::byte* 
       const int value = static_cast<int>(std::nearbyint(x[begin + i] * inverse));
       narrow_group.values[i] = static_cast<int8_t>(value);
       wide_group.values[place_i16(i)] = static_cast<int16_t>(value);
-      narrow_group.offset = wide_group.offset -= zero_point * value;
+      narrow_group.offset = wide_group.offset -= offset * value;
     }
     wide ? std::memcpy(out, &wide_group, sizeof wide_group) : std::memcpy(out, &narrow_group, sizeof narrow_group);
   }

@@ -44,8 +44,7 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
   std::memset(out, 0, static_cast<size_t>(quantised_bytes(outputs, inputs, bits)));
   for (int64_t o0 = 0; o0 < outputs; o0 += kBlockOutputs) {
     for (int64_t i0 = 0; i0 < inputs; i0 += kBlockInputs, out += block_bytes(bits)) {
-      std::byte* cells = out + 2 * kBlockOutputs;
-      std::fill(cells, out + block_bytes(bits), std::byte(bits == 8 ? 0x80 : 0x88));  // zero weights
+      std::fill(out + 2 * kBlockOutputs, out + block_bytes(bits), std::byte(bits == 8 ? 0x80 : 0x88));  // zero weights
       for (int64_t o = 0; o < std::min<int64_t>(kBlockOutputs, outputs - o0); ++o) {
         const float* row = w + (o0 + o) * inputs + i0;
         const int64_t count = std::min<int64_t>(kBlockInputs, inputs - i0);
@@ -53,14 +52,10 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
         const uint16_t stored_scale = f16_from_float(scale);
         std::memcpy(out + 2 * o, &stored_scale, 2);
         for (int64_t i = 0; scale != 0 && i < count; ++i) {
-          const int q = nearest(row[i], scale, bits);
-          if (bits == 8) {
-            cells[i / 4 * 64 + o * 4 + i % 4] = static_cast<std::byte>(q + 128);
-          } else {
-            std::byte& byte = cells[i / 8 * 64 + o * 4 + i % 4];
-            const int shift = i % 8 < 4 ? 0 : 4;
-            byte = (byte & static_cast<std::byte>(0xf0 >> shift)) | static_cast<std::byte>((q + 8) << shift);
-          }
+          const WeightPlace place = weight_place(o, i, bits);
+          const auto mask = static_cast<std::byte>(((1 << bits) - 1) << place.shift);
+          out[place.byte] = (out[place.byte] & ~mask) |
+                            static_cast<std::byte>((nearest(row[i], scale, bits) + zero_point(bits)) << place.shift);
         }
       }
     }
@@ -81,10 +76,8 @@ void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
   const std::byte* block = w.data + index / kBlockOutputs * across * block_bytes(bits);
   for (int64_t i0 = 0; i0 < w.inputs; i0 += kBlockInputs, block += block_bytes(bits)) {
     const float scale = float_from_f16(load<uint16_t>(block + 2 * o));
-    const std::byte* cells = block + 2 * kBlockOutputs + 4 * o;
     for (int64_t i = 0; i < std::min<int64_t>(kBlockInputs, w.inputs - i0); ++i) {
-      const int at = static_cast<int>(bits == 8 ? cells[i / 4 * 64 + i % 4] : cells[i / 8 * 64 + i % 4]);
-      out[i0 + i] = scale * static_cast<float>(bits == 8 ? at - 128 : (i % 8 < 4 ? at & 15 : at >> 4) - 8);
+      out[i0 + i] = scale * static_cast<float>(stored_weight(block, o, i, bits));
     }
   }
 }

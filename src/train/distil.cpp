@@ -252,11 +252,10 @@ std::vector<TextDecisions> decide_kept_apart(const Student& student, const Domai
 Json train_student(const Student& student, const DomainSampler& sampler, const DistilConfig& config, int length,
                    int32_t bos, const std::vector<TeacherWindow>& windows, const at::Tensor& teacher_log_labels,
                    uint64_t seed, Rng& rng) {
-  std::vector<at::Tensor> matrices, vectors, all;
+  std::vector<at::Tensor> matrices, vectors;
   for (const std::string& name : student.names()) {
     const at::Tensor& tensor = student.parameters()[name];
     (tensor.dim() > 1 ? matrices : vectors).push_back(tensor);
-    all.push_back(tensor);
   }
   // It gets worse on other sources while it still gets better on those that it sees: the weights that were best on the
   // sources kept apart stay.
@@ -325,12 +324,12 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
         least = apart;
         kept_step = step + 1;
         best.clear();
-        for (const at::Tensor& w : all) best.push_back(w.detach().clone());
+        for (const std::string& name : student.names()) best.push_back(student.parameters()[name].detach().clone());
       }
     }
   }
   const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < best.size(); ++i) all[i].copy_(best[i]);
+  for (size_t i = 0; i < best.size(); ++i) student.parameters()[student.names()[i]].copy_(best[i]);
   progress.finish(fmt::format("loss {:.3f}", mean_loss));
   return {{"loss", mean_loss}, {"kept_step", kept_step}, {"kept_apart_nats", best.empty() ? Json() : Json(least)}};
 }
