@@ -148,10 +148,15 @@ def test_what_distil_refuses(folder):
 
 
 def test_bench_route_and_heat_map(folder):
-    report = last_json(run(TRAIN, "bench", "route", "tiny.json", "--components", "16", "--repeats", 1, "--threads", 1, "--json", cwd=folder))
-    for key in ("progressive_ms_prefill512", "monolithic_ms_prefill512", "ratio_prefill512", "ratio_prefill4096", "ratio_decode", "share_of_forward"):
-        assert report[key] > 0, key
-    assert report["by_components"]["16"] > 0 and report["threads"] == 1 and report["cpu"] and report["commit"]
+    for source in ("tiny.json", "runs/tiny"):
+        report = last_json(run(TESSERA, "bench", "route", source, "--components", "16", "--repeats", 1, "--threads", 1, "--json", cwd=folder))
+        for key in ("progressive_ms_prefill512", "monolithic_ms_prefill512", "ratio_prefill512", "ratio_prefill4096", "ratio_decode", "share_of_forward"):
+            assert report[key] > 0, key
+        assert report["share_of_forward"] < 1
+        assert report["by_components"]["16"] > 0 and report["threads"] == 1 and report["cpu"]
+    refused(run(TESSERA, "bench", "route", "runs/nowhere", cwd=folder, ok=False), "runs/nowhere")
+    refused(run(TESSERA, "bench", "route", "tiny.json", "--components", "8", "--model.hierarchy.num_active=1", "--model.component_router.kind=gate",
+                cwd=folder, ok=False), "planner")  # fmt: skip
     run(TESSERA, "inspect", "runs/tiny", cwd=folder)
     svg = (folder / "runs/tiny/component_use.svg").read_text()
     assert svg.startswith("<svg") and svg.count("<title>") == 2 * 8 and "prose" in svg

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "apps/commands.h"
+#include "apps/random_weights.h"
 #include "base/direct_file.h"
 #include "base/error.h"
 #include "base/files.h"
@@ -82,35 +83,6 @@ Architecture scaled(const Architecture& small, int64_t bytes) {
     a.hierarchy.base_width *= times, a.hierarchy.unique_width *= times, a.hierarchy.always_on_width *= times;
     if (all_bytes(a) >= bytes) return a;
   }
-}
-
-// Random weights in f32, small enough that no layer's output grows. All matrices are cut from one pool of numbers: what
-// a product costs doesn't depend on them.
-void write_random_model(const Architecture& a, const fs::path& folder) {
-  const std::vector<TensorSpec> specs = tensor_specs(a);
-  std::vector<TensorToWrite> list;
-  size_t largest = 0;
-  for (const TensorSpec& spec : specs) {
-    list.push_back({spec.name, "F32", spec.shape, {}, spec.page_start});
-    largest = std::max(largest, static_cast<size_t>(num_elements(spec.shape)));
-  }
-  std::vector<float> pool(std::max<size_t>(largest, 1 << 20) + 4096);
-  Rng rng(1);
-  const size_t fresh = 1 << 20;
-  for (size_t i = 0; i < pool.size(); ++i)
-    pool[i] = i < fresh ? static_cast<float>(0.5 * rng.normal() / std::sqrt(a.trunk.width)) : pool[i - fresh];
-  const std::vector<float> ones(largest, 1.0f);
-  SafetensorsWriter writer(folder / "model.safetensors", list, {});
-  Progress progress("random weights");
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const std::vector<float>& from = specs[i].shape.size() == 2 ? pool : ones;
-    const size_t shift = specs[i].shape.size() == 2 ? rng.below(4096) : 0;
-    writer.write(std::as_bytes(std::span(from).subspan(shift, static_cast<size_t>(num_elements(specs[i].shape)))));
-    progress.update(static_cast<double>(i + 1), static_cast<double>(specs.size()));
-  }
-  writer.close();
-  progress.finish();
-  write_json_file(folder / "config.json", {{"format", "tessera-1"}, {"model", to_json(a)}});
 }
 
 // What a policy did over the turns that count, reading or decoding.
@@ -245,7 +217,7 @@ int run_budget_bench(const BudgetBenchOptions& options) {
   const Architecture a = scaled(open_model(options.routes).architecture, options.model_bytes);
   if (num_component_layers(a) == 0) throw Error(ErrorCode::kData, options.routes + " has no components");
   const TemporaryFolder folder(fs::temp_directory_path() / ("tessera-budget-" + std::to_string(::getpid())));
-  write_random_model(a, folder.path);
+  write_random_model(folder.path, a);
   const std::vector<Pass> passes = passes_of(windows, num_components(a.hierarchy));
   const int threads = options.threads > 0 ? options.threads : num_cpus();
   const engine::MemoryPlan whole = engine::plan_memory(open_model(folder.path), {}, KvType::kF32, threads, 0);

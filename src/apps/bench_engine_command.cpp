@@ -6,7 +6,7 @@
 #include <sstream>
 
 #include "apps/commands.h"
-#include "apps/quantised_bits.h"
+#include "apps/random_weights.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -83,54 +83,6 @@ Json machine_limits(size_t buffer_bytes, int threads) {
           {"f32_macs_per_s", peak(Arithmetic::kF32)}};
 }
 
-// Random weights beside the folder's config.json, at the bits that it says: matrices quantised, routers, as always,
-// not.
-void write_random(const std::filesystem::path& folder) {
-  const Json config = read_json_file(folder / "config.json");
-  const int bits = config.at("quantised").at("bits").get<int>();
-  const std::vector<TensorSpec> specs = tensor_specs(architecture_from_json(config.at("model")));
-  std::vector<TensorToWrite> list;
-  for (const TensorSpec& spec : specs) {
-    const bool is_quantised = quantised_bits(spec, bits) > 0;
-    const int64_t bytes = is_quantised ? quantised_bytes(spec.shape[0], spec.shape[1], quantised_bits(spec, bits))
-                                       : num_elements(spec.shape) * 4;
-    list.push_back({spec.name,
-                    is_quantised ? "U8" : "F32",
-                    is_quantised ? std::vector<int64_t>{bytes} : spec.shape,
-                    {static_cast<const std::byte*>(nullptr), static_cast<size_t>(bytes)},
-                    spec.page_start});
-  }
-  SafetensorsWriter writer(folder / "model.safetensors", list, {{kConfigHashKey, config_hash(config)}});
-  for (size_t i = 0; i < specs.size(); ++i) {
-    const TensorSpec& spec = specs[i];
-    Rng rng(1, i);
-    if (!spec.buffer && spec.shape.size() == 1) {
-      const std::vector<float> ones(static_cast<size_t>(spec.shape[0]), 1.0f);
-      writer.write(std::as_bytes(std::span(ones)));
-      continue;
-    }
-    // Rows of a quantised matrix repeat after 64: what they cost doesn't depend on it.
-    const double scale = 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
-    const int64_t inputs = spec.shape.back(), outputs = spec.shape.size() == 2 ? spec.shape[0] : 1;
-    const bool is_quantised = list[i].dtype == "U8";
-    const int64_t strip = is_quantised ? std::min<int64_t>(outputs, 64) : outputs;
-    std::vector<float> values(static_cast<size_t>(strip * inputs));
-    for (float& v : values) v = spec.buffer ? 0.0f : static_cast<float>(scale * rng.normal());
-    if (!is_quantised) {
-      writer.write(std::as_bytes(std::span(values)));
-      continue;
-    }
-    const int b = quantised_bits(spec, bits);
-    std::vector<std::byte> packed(static_cast<size_t>(quantised_bytes(strip, inputs, b)));
-    quantise_matrix(values.data(), strip, inputs, b, packed.data());
-    std::vector<std::byte> bytes(list[i].bytes.size());
-    for (size_t at = 0; at < bytes.size(); at += packed.size())
-      std::copy_n(packed.begin(), std::min(packed.size(), bytes.size() - at), &bytes[at]);
-    writer.write(bytes);
-  }
-  writer.close();
-}
-
 // "run TEXTS PROMPT TOKENS": so many texts of PROMPT tokens, then TOKENS more each, one a pass. "limits": the
 // machine's.
 void serve(const std::string& path, int threads, const std::string& cache) {
@@ -174,8 +126,9 @@ void add_bench_engine_command(CLI::App& app) {
   command->add_option("--threads", args->threads)->check(CLI::Range(1, 1024));
   command->add_option("--cache", args->cache)->check(CLI::IsMember({"f32", "f16"}));
   command->add_flag("--write-random", args->write_random, "write random weights beside MODEL's config.json and stop");
-  command->callback(
-      [args] { args->write_random ? write_random(args->model) : serve(args->model, args->threads, args->cache); });
+  command->callback([args] {
+    args->write_random ? write_random_weights(args->model) : serve(args->model, args->threads, args->cache);
+  });
 }
 
 }  // namespace tessera

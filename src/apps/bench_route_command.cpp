@@ -1,79 +1,249 @@
-#include <cstdio>
-#include <fstream>
+// tessera bench route: the time of progressive routing (level 1 by chunk, a narrow planner whose heads are those of
+// active domains) against one monolithic router (one transformer that scores all components of all layers for every
+// token), on the engine, in turns.
+#include <unistd.h>
+
+#include <algorithm>
 #include <iostream>
+#include <memory>
 
 #include "apps/commands.h"
 #include "apps/config_arguments.h"
+#include "apps/provenance.h"
+#include "apps/random_weights.h"
+#include "base/error.h"
 #include "base/log.h"
+#include "base/rng.h"
+#include "base/temporary_folder.h"
 #include "base/threads.h"
-#include "train/route_bench.h"
-#include "train/torch.h"
+#include "engine/engine.h"
 
 namespace tessera {
 namespace {
+namespace fs = std::filesystem;
 
-std::string cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.starts_with("model name") && line.find(": ") != std::string::npos) return line.substr(line.find(": ") + 2);
+struct Arguments {
+  std::string source = "configs/demo.json";
+  std::vector<std::string> overrides;
+  int monolithic_width = 0;  // 0: the trunk's width
+  int monolithic_layers = 1;
+  std::vector<int> components = {32, 64, 128, 256};
+  int repeats = 15, threads = 0;
+  bool json = false;
+};
+
+// The same routers with N components a layer: half of them general, the rest evenly over the routed domains.
+Architecture with_components(const Architecture& architecture, int num_components) {
+  Architecture a = architecture;
+  const int routed = static_cast<int>(routed_domains(a.hierarchy).size());
+  const int others = static_cast<int>(a.hierarchy.domains.size()) - routed;
+  for (Domain& d : a.hierarchy.domains) {
+    d.num_components = d.always ? num_components / 2 / others : (others ? num_components / 2 : num_components) / routed;
+    d.components.clear();
+    if (d.num_components < 1) {
+      throw Error(ErrorCode::kUsage,
+                  fmt::format("--components: {} are too few for {} domains", num_components, routed + others),
+                  "give every domain at least one");
+    }
   }
-  return "unknown";
+  a.hierarchy.base.clear();
+  return a;
 }
 
-std::string commit() {
-  const char* root = std::getenv("TESSERA_ROOT");
-  const std::string command =
-      "git -C '" + std::string(root && *root ? root : ".") + "' rev-parse --short HEAD 2>/dev/null";
-  std::string text;
-  if (FILE* pipe = ::popen(command.c_str(), "r")) {
-    char buffer[64];
-    if (std::fgets(buffer, sizeof buffer, pipe)) text = buffer;
-    ::pclose(pipe);
+// One router for everything: no level 1, a planner of this size.
+Architecture monolithic(const Architecture& architecture, int width, int num_layers) {
+  Architecture a = architecture;
+  a.domain_router = {};
+  a.domain_router.kind = "uniform";
+  a.component_router = {};
+  a.component_router.width = width;
+  a.component_router.num_layers = num_layers;
+  a.component_router.num_heads = std::max(1, width / 32);
+  while (width % (2 * a.component_router.num_heads) != 0) --a.component_router.num_heads;
+  return a;
+}
+
+// What routing reads of a model; all else is as small as can be.
+Architecture routers_only(Architecture a) {
+  a.trunk.vocab_size = std::min(a.trunk.vocab_size, 4096);
+  a.trunk.bigram_rows = 0;
+  a.trunk.context_length = 1 << 16;
+  a.trunk.num_heads = a.trunk.num_kv_heads = 1;
+  a.trunk.head_dim = 2;
+  a.hierarchy.num_banks = a.hierarchy.base_width = a.hierarchy.always_on_width = 0;
+  a.hierarchy.base.clear();
+  a.hierarchy.unique_width = 1;
+  return a;
+}
+
+// A model that texts of made-up tokens run through.
+class Runner {
+ public:
+  Runner(ModelFolder model, int threads) {
+    engine::EngineOptions options;
+    options.num_threads = threads;
+    engine_ = std::make_unique<engine::Engine>(std::move(model), options);
   }
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text.empty() ? "unknown" : text;
+  static Runner random(const Architecture& a, int threads) {
+    const TemporaryFolder folder(fs::temp_directory_path() / ("tessera-route-" + std::to_string(::getpid())));
+    write_random_model(folder.path, a);
+    return {open_model(folder.path), threads};  // stays mapped when the folder goes
+  }
+  double route_ms(int num_tokens) { return prefill(num_tokens, true).first; }
+  double forward_ms(int num_tokens) { return prefill(num_tokens, false).first; }
+  // A token, behind a text of 512.
+  double decode_ms(int num_tokens) {
+    engine::Sequence sequence = prefill(512, true).second;
+    Rng rng(7);
+    const double begin = now_s();
+    for (int i = 0; i < num_tokens; ++i) {
+      const std::vector<int32_t> token = draw(rng, 1);
+      const engine::Segment segment = {&sequence, token};
+      engine_->route({&segment, 1});
+    }
+    return 1e3 * (now_s() - begin) / num_tokens;
+  }
+
+ private:
+  std::vector<int32_t> draw(Rng& rng, int count) const {
+    std::vector<int32_t> tokens;
+    while (static_cast<int>(tokens.size()) < count)
+      tokens.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(engine_->vocab_size()))));
+    return tokens;
+  }
+  std::pair<double, engine::Sequence> prefill(int num_tokens, bool routing_alone) {
+    Rng rng(5, static_cast<uint64_t>(num_tokens));
+    const std::vector<int32_t> tokens = draw(rng, num_tokens);
+    engine::Sequence sequence = engine_->new_sequence();
+    const engine::Segment segment = {&sequence, tokens};
+    const double begin = now_s();
+    routing_alone ? engine_->route({&segment, 1}) : static_cast<void>(engine_->forward({&segment, 1}));
+    return {1e3 * (now_s() - begin), std::move(sequence)};
+  }
+  std::unique_ptr<engine::Engine> engine_;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+struct Pair {
+  double ours = 0, theirs = 0, ratio = 0;
+};
+
+// A B A B; the ratio is the median of the turns' ratios, since the machine's speed drifts.
+template <class A, class B>
+Pair in_turns(int repeats, const A& a, const B& b) {
+  a(), b();
+  std::vector<double> of_a, of_b, ratios;
+  for (int i = 0; i < repeats; ++i) {
+    of_a.push_back(a());
+    of_b.push_back(b());
+    ratios.push_back(of_a.back() / of_b.back());
+  }
+  return {median(of_a), median(of_b), median(ratios)};
+}
+
+template <class... Values>
+void say(fmt::format_string<Values...> format, Values&&... values) {
+  std::cout << fmt::format(format, std::forward<Values>(values)...) << std::endl;
+}
+
+void run_bench_route(const Arguments& args) {
+  const bool is_model = fs::is_directory(args.source);
+  Architecture architecture;
+  if (is_model) {
+    architecture = open_model(args.source).architecture;
+  } else {
+    Config config = load_config(args.source, args.overrides);
+    if (config.model.trunk.vocab_size == 0) config.model.trunk.vocab_size = 4096;
+    architecture = config.model;
+  }
+  if (architecture.component_router.kind != "planner" || architecture.domain_router.kind != "encoder") {
+    throw Error(ErrorCode::kConfig,
+                "bench route needs a model with an encoder as domain_router and a planner as component_router",
+                "configs/demo.json is one");
+  }
+  const int width = args.monolithic_width > 0 ? args.monolithic_width : architecture.trunk.width;
+  const int own = num_components(architecture.hierarchy);
+  std::vector<int> sizes = args.components;
+  if (std::find(sizes.begin(), sizes.end(), own) == sizes.end()) sizes.push_back(own);
+  std::sort(sizes.begin(), sizes.end());
+  const int few = std::max(3, args.repeats / 3);
+
+  Json report = {{"by_components", Json::object()}, {"by_components_decode", Json::object()}};
+  for (int n : sizes) {
+    const Architecture a = routers_only(n == own ? architecture : with_components(architecture, n));
+    Runner progressive = Runner::random(a, args.threads),
+           whole = Runner::random(monolithic(a, width, args.monolithic_layers), args.threads);
+    const Pair prefill = in_turns(
+        args.repeats, [&] { return progressive.route_ms(512); }, [&] { return whole.route_ms(512); });
+    const Pair decode = in_turns(
+        few, [&] { return progressive.decode_ms(192); }, [&] { return whole.decode_ms(192); });
+    report["by_components"][std::to_string(n)] = prefill.ratio;
+    report["by_components_decode"][std::to_string(n)] = decode.ratio;
+    say("{:>4} components  prefill 512: {:7.3f} ms against {:7.3f} ms, ratio {:.3f}   decode: {:.4f} ms against {:.4f} "
+        "ms, ratio {:.3f}",
+        n, prefill.ours, prefill.theirs, prefill.ratio, decode.ours, decode.theirs, decode.ratio);
+    if (n != own) continue;
+    const Pair longer = in_turns(
+        few, [&] { return progressive.route_ms(4096); }, [&] { return whole.route_ms(4096); });
+    say("{:>4} components  prefill 4096: {:7.3f} ms against {:7.3f} ms, ratio {:.3f}", n, longer.ours, longer.theirs,
+        longer.ratio);
+    for (const auto& [what, pair] : {std::pair("prefill512", prefill), {"prefill4096", longer}, {"decode", decode}}) {
+      report[fmt::format("progressive_ms_{}", what)] = pair.ours;
+      report[fmt::format("monolithic_ms_{}", what)] = pair.theirs;
+      report[fmt::format("ratio_{}", what)] = pair.ratio;
+    }
+    Runner model =
+        is_model ? Runner(open_model(args.source), args.threads) : Runner::random(architecture, args.threads);
+    const int tokens = std::min(512, architecture.trunk.context_length);
+    const Pair share = in_turns(
+        args.repeats, [&] { return model.route_ms(tokens); }, [&] { return model.forward_ms(tokens); });
+    report["share_of_forward"] = share.ratio;
+    report["forward_ms_prefill512"] = share.theirs;
+    say("the routers are {:.1f} % of the forward pass of {} tokens, {:.2f} ms", 100 * share.ratio, tokens,
+        share.theirs);
+  }
+  report["monolithic"] = {{"width", width}, {"num_layers", args.monolithic_layers}};
+  const DomainRouter& d = architecture.domain_router;
+  const ComponentRouter& c = architecture.component_router;
+  report["progressive"] = {{"domain_router", {{"width", d.width}, {"num_layers", d.num_layers}}},
+                           {"component_router", {{"width", c.width}, {"num_layers", c.num_layers}}}};
+  report["threads"] = args.threads > 0 ? args.threads : num_cpus();
+  report["cpu"] = machine_name();
+  report["commit"] = commit();
+  if (args.json) std::cout << report.dump() << "\n";
 }
 
 }  // namespace
 
-void add_bench_commands(CLI::App& app) {
-  struct Arguments {
-    std::string config = "configs/demo.json";
-    RouteBenchOptions options;
-    int threads = 0;
-    bool json = false;
-  };
-  CLI::App* bench = app.add_subcommand("bench", "Benchmarks: route");
+void add_bench_route_command(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "Benchmarks: route (train and engine: see ./tessera --help)");
   bench->require_subcommand(1);
   auto args = std::make_shared<Arguments>();
   CLI::App* command =
       bench->add_subcommand("route", "Time of progressive routing against one monolithic router, in turns");
-  command->add_option("CONFIG", args->config, "a file of configs/")->capture_default_str();
-  command->add_option("--monolithic-width", args->options.monolithic_width, "of the monolithic router; 0: the trunk's")
+  command->add_option("SOURCE", args->source, "a file of configs/ (random weights), a model or a run")
+      ->capture_default_str();
+  command->add_option("--monolithic-width", args->monolithic_width, "of the monolithic router; 0: the trunk's")
       ->check(CLI::Range(0, 1 << 16));
-  command->add_option("--monolithic-layers", args->options.monolithic_layers, "its blocks")
+  command->add_option("--monolithic-layers", args->monolithic_layers, "its blocks")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  command->add_option("--components", args->options.components, "components a layer to try")
+  command->add_option("--components", args->components, "components a layer to try, half of them general")
       ->delimiter(',')
       ->check(CLI::Range(8, 1 << 14))
       ->capture_default_str();
-  command->add_option("--repeats", args->options.repeats, "turns")->check(CLI::Range(1, 10000))->capture_default_str();
-  command->add_option("--threads", args->threads, "0: all CPUs");
+  command->add_option("--repeats", args->repeats, "turns")->check(CLI::Range(1, 10000))->capture_default_str();
+  command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, 1024));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->allow_extras();
-  command->footer("Example: ./tessera bench route configs/mini.json --json");
+  command->footer("Example: ./tessera bench route models/tessera-mini --json");
   command->callback([args, command] {
-    Config config = load_config(args->config, config_overrides(*command));
-    if (config.model.trunk.vocab_size == 0) config.model.trunk.vocab_size = 4096;
-    const int threads = args->threads > 0 ? args->threads : num_cpus();
-    at::set_num_threads(threads);
-    args->options.say = [](const std::string& line) { std::cout << line << std::endl; };
-    Json report = bench_routers(config.model, args->options);
-    report["threads"] = threads;
-    report["cpu"] = cpu_name();
-    report["commit"] = commit();
-    if (args->json) std::cout << report.dump() << "\n";
+    args->overrides = config_overrides(*command);
+    run_bench_route(*args);
   });
 }
 

@@ -10,6 +10,7 @@ namespace tessera {
 // tessera: links no LibTorch.
 void add_bench_budget_command(CLI::App& app);
 void add_bench_engine_command(CLI::App& app);
+void add_bench_route_command(CLI::App& app);
 void add_chat_command(CLI::App& app);
 void add_completion_command(CLI::App& app);
 void add_data_commands(CLI::App& app);
@@ -30,7 +31,6 @@ void add_score_command(CLI::App& app);
 void add_bench_train_command(CLI::App& app);
 void add_atlas_command(CLI::App& app);
 void add_compare_command(CLI::App& app);
-void add_bench_commands(CLI::App& app);
 void add_demo_command(CLI::App& app);
 void add_distil_command(CLI::App& app);
 void add_embed_command(CLI::App& app);

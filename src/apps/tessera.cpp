@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   tessera::add_doctor_command(app);
   tessera::add_bench_budget_command(app);
   tessera::add_bench_engine_command(app);
+  tessera::add_bench_route_command(app);
   tessera::add_completion_command(app);
   return tessera::run_app(app, argc, argv);
 }

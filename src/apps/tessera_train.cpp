@@ -9,7 +9,6 @@ int main(int argc, char** argv) {
   tessera::add_bench_train_command(app);
   tessera::add_distil_command(app);
   tessera::add_embed_command(app);
-  tessera::add_bench_commands(app);
   tessera::add_demo_command(app);
   tessera::add_compare_command(app);
   tessera::add_atlas_command(app);

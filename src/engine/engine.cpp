@@ -88,18 +88,18 @@ void Engine::add_bigrams(std::span<const TokenRow> rows) {
   }
 }
 
-std::span<const float> Engine::forward(std::span<const Segment> segments) {
-  const Architecture& a = model_.architecture;
-  const Trunk& t = a.trunk;
-  const int64_t width = t.width;
-  const float eps = static_cast<float>(t.norm_eps);
-  const bool has_routes = num_component_layers(a) > 0;
-  std::vector<TokenRow> rows;
-  std::vector<RowPlace> places;
-  std::vector<int64_t> wanted;
+LayerChoice Engine::choose(int layer) {
+  LayerChoice choice = routers_.choose(layer, normed_);
+  if (residency_) residency_->expect(layer - model_.architecture.trunk.num_dense_layers, choice.ids_RK);
+  return choice;
+}
+
+// Takes the tokens in, embeds them and routes them.
+Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
+  const Trunk& t = model_.architecture.trunk;
+  const bool has_routes = num_component_layers(model_.architecture) > 0;
   for (const Segment& segment : segments) {
-    Sequence& sequence = *segment.sequence;
-    const int64_t begin = sequence.length(), end = begin + static_cast<int64_t>(segment.tokens.size());
+    const int64_t end = segment.sequence->length() + static_cast<int64_t>(segment.tokens.size());
     if (end > t.context_length) {
       throw Error(ErrorCode::kData,
                   fmt::format("a text of {} tokens is longer than the model's context of {}", end, t.context_length),
@@ -111,56 +111,68 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
                   "the tokenizer is not the one that the model was trained with");
     }
   }
+  Pass pass;
   for (const Segment& segment : segments) {
     Sequence& sequence = *segment.sequence;
     const int64_t begin = sequence.length();
     sequence.tokens.insert(sequence.tokens.end(), segment.tokens.begin(), segment.tokens.end());
     sequence.route.num_tokens = static_cast<int>(sequence.length());
-    sequence.trunk.reserve(sequence.length());
-    rotary_.reserve(sequence.length());
     if (has_routes) routers_.decide_domains(sequence, begin);
     for (int64_t p = begin; p < sequence.length(); ++p) {
       if (segment.outputs == Outputs::kAll || (segment.outputs == Outputs::kLast && p + 1 == sequence.length()))
-        wanted.push_back(static_cast<int64_t>(rows.size()));
-      rows.push_back({&sequence, p});
-      places.push_back({&sequence.trunk, p, 0, p + 1});
+        pass.wanted.push_back(static_cast<int64_t>(pass.rows.size()));
+      pass.rows.push_back({&sequence, p});
+      pass.places.push_back({&sequence.trunk, p, 0, p + 1});
     }
   }
-  if (rows.empty()) return {};
-  const int64_t num_rows = static_cast<int64_t>(rows.size());
-  if (x_.size() < static_cast<size_t>(num_rows * width)) x_.resize(static_cast<size_t>(num_rows * width));
+  if (pass.rows.empty()) return pass;
+  const int64_t num_rows = static_cast<int64_t>(pass.rows.size());
+  if (x_.size() < static_cast<size_t>(num_rows * t.width)) x_.resize(static_cast<size_t>(num_rows * t.width));
   pool_.run(num_rows, [&](int64_t r, int) {
-    const TokenRow& row = rows[static_cast<size_t>(r)];
+    const TokenRow& row = pass.rows[static_cast<size_t>(r)];
     copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)],
-                    &x_[static_cast<size_t>(r * width)]);
+                    &x_[static_cast<size_t>(r * t.width)]);
   });
-  std::vector<LayerChoice> choices(static_cast<size_t>(t.num_layers));
-  const auto choose = [&](int layer) {
-    LayerChoice& choice = choices[static_cast<size_t>(layer)] = routers_.choose(layer, normed_);
-    if (residency_) residency_->expect(layer - t.num_dense_layers, choice.ids_RK);
-  };
-  if (has_routes) {
-    routers_.plan(rows, x_.data());
-    if (residency_) residency_->begin_pass(num_rows, routers_.domains_of_pass());
-    for (int layer = t.num_dense_layers; routers_.chooses_early() && layer < t.num_layers; ++layer) choose(layer);
-    if (residency_) residency_->announce(routers_.domains_after_pass());
+  if (!has_routes) return pass;
+  pass.choices.resize(static_cast<size_t>(t.num_layers));
+  routers_.plan(pass.rows, x_.data());
+  if (residency_) residency_->begin_pass(num_rows, routers_.domains_of_pass());
+  for (int layer = t.num_dense_layers; routers_.chooses_early() && layer < t.num_layers; ++layer)
+    pass.choices[static_cast<size_t>(layer)] = choose(layer);
+  if (residency_) residency_->announce(routers_.domains_after_pass());
+  return pass;
+}
+
+std::span<const float> Engine::forward(std::span<const Segment> segments) {
+  const Architecture& a = model_.architecture;
+  const Trunk& t = a.trunk;
+  const int64_t width = t.width;
+  const float eps = static_cast<float>(t.norm_eps);
+  Pass pass = begin_pass(segments);
+  if (pass.rows.empty()) return {};
+  const int64_t num_rows = static_cast<int64_t>(pass.rows.size());
+  for (const Segment& segment : segments) {
+    segment.sequence->trunk.reserve(segment.sequence->length());
+    rotary_.reserve(segment.sequence->length());
   }
-  if (t.bigram_rows > 0) add_bigrams(rows);
+  if (t.bigram_rows > 0) add_bigrams(pass.rows);
 
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const BlockWeights& block = weights_.blocks[static_cast<size_t>(layer)];
-    transformer_.attention(block, layer, t.num_heads, eps, rotary_, places, x_.data());
+    transformer_.attention(block, layer, t.num_heads, eps, rotary_, pass.places, x_.data());
     if (!has_components(a, layer)) {
       transformer_.feed_forward(block, eps, num_rows, x_.data());
       continue;
     }
     const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
+    LayerChoice& choice = pass.choices[static_cast<size_t>(layer)];
     transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, components.components[0].down, normed_);
-    if (!routers_.chooses_early()) choose(layer);
-    component_layer_.add(components, choices[static_cast<size_t>(layer)], normed_, x_.data(), width);
+    if (!routers_.chooses_early()) choice = choose(layer);
+    component_layer_.add(components, choice, normed_, x_.data(), width);
   }
   if (!residency_) model_.weights->file().check_intact();
 
+  const std::vector<int64_t>& wanted = pass.wanted;
   hidden_.resize(std::max(hidden_.size(), wanted.size() * static_cast<size_t>(width)));
   for (size_t i = 0; i < wanted.size(); ++i) {
     float* out = &hidden_[i * static_cast<size_t>(width)];

@@ -60,10 +60,21 @@ class Engine {
   // Throws Error{kData} for tokens outside the vocabulary, a text beyond the context, and output that is not finite;
   // Error{kFile} when the model's file was cut short meanwhile.
   std::span<const float> forward(std::span<const Segment> segments);
+  // The routing of such a pass alone, for benchmarks: its tokens are embedded and routed as in forward (but for a gate,
+  // which reads each layer's input), no layer runs. Not to be mixed with forward on the same sequence.
+  void route(std::span<const Segment> segments) { begin_pass(segments); }
   // Logits [rows, V] of hidden rows [rows, D].
   void logits(std::span<const float> hidden_RD, float* out_RV);
 
  private:
+  struct Pass {
+    std::vector<TokenRow> rows;
+    std::vector<RowPlace> places;
+    std::vector<int64_t> wanted;       // rows
+    std::vector<LayerChoice> choices;  // [L], empty where they are not made early
+  };
+  Pass begin_pass(std::span<const Segment> segments);
+  LayerChoice choose(int layer);
   void add_bigrams(std::span<const TokenRow> rows);
 
   ModelFolder model_;

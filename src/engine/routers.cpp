@@ -23,7 +23,7 @@ Routers::Routers(const Architecture& architecture, const Weights& weights, std::
       kv_type_(kv_type),
       transformer_(transformer),
       routed_(routed_domains(architecture.hierarchy)),
-      owner_N_(owner_of_components(architecture.hierarchy)) {
+      num_components_(static_cast<size_t>(num_components(architecture.hierarchy))) {
   const DomainRouter& d = architecture.domain_router;
   const ComponentRouter& c = architecture.component_router;
   if (d.kind == "random") {
@@ -158,27 +158,23 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
 void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   const ComponentRouter& c = architecture_.component_router;
   const Hierarchy& h = architecture_.hierarchy;
-  const size_t m = routed_.size(), n = owner_N_.size();
+  const size_t m = routed_.size(), num_domains = h.domains.size();
   rows_.assign(rows.begin(), rows.end());
-  eligible_RN_.assign(rows.size() * n, 1);
-  prior_RN_.clear();
-  std::vector<const uint8_t*> active(rows.size());
-  for (size_t r = 0; r < rows.size(); ++r) {
-    const Route& route = rows[r].sequence->route;
-    const size_t chunk = chunk_at(route, rows[r].position);
-    active[r] = &route.active_CM[chunk * m];
-    for (size_t i = 0; i < n; ++i) {
-      const int d = routed_index_[static_cast<size_t>(owner_N_[i])];
-      eligible_RN_[r * n + i] = d < 0 || active[r][d];
+  active_RD_.clear();
+  prior_RD_.clear();
+  for (const TokenRow& row : rows) {
+    const Route& route = row.sequence->route;
+    const size_t chunk = chunk_at(route, row.position);
+    for (const int d : routed_index_) {
+      active_RD_.push_back(d < 0 || route.active_CM[chunk * m + static_cast<size_t>(d)]);
       if (c.prior_weight == 0) continue;
       constexpr float kEpsilon = 0.05f;
       const float pi =
           d < 0 ? 1.0f
                 : route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) + kEpsilon / static_cast<float>(m);
-      prior_RN_.push_back(std::log(pi) * static_cast<float>(c.prior_weight));
+      prior_RD_.push_back(std::log(pi) * static_cast<float>(c.prior_weight));
     }
   }
-  planned_RLN_.clear();
   if (c.kind != "planner") return;
 
   const RouterWeights& router = weights_.component_router;
@@ -202,36 +198,23 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   }
   transformer_.norm(x_.data(), router.norm, num_rows, eps, router.heads[0], normed_);
 
-  // Only the heads of active domains; a head's outputs are layer-major, ours [row, layer, component].
-  const size_t layers = static_cast<size_t>(num_component_layers(architecture_));
-  planned_RLN_.assign(rows.size() * layers * n, 0.0f);
+  // Only the heads of active domains.
+  const size_t layers = static_cast<size_t>(num_component_layers(architecture_)), stride = layers * num_components_;
+  if (planned_.size() < rows.size() * stride) planned_.resize(rows.size() * stride);
   std::vector<Product> products;
-  std::vector<std::vector<float>> out(h.domains.size());
-  std::vector<std::vector<size_t>> rows_of(h.domains.size());
-  for (size_t d = 0; d < h.domains.size(); ++d) {
-    for (size_t r = 0; r < rows.size(); ++r) {
-      if (routed_index_[d] < 0 || active[r][routed_index_[d]]) rows_of[d].push_back(r);
-    }
-    if (rows_of[d].empty()) continue;
-    const size_t outputs = layers * static_cast<size_t>(h.domains[d].num_components);
-    out[d].resize(rows_of[d].size() * outputs);
+  size_t first = 0;  // component of the domain
+  for (size_t d = 0; d < num_domains; ++d) {
     Product product = {router.heads[d], {}};
-    for (size_t i = 0; i < rows_of[d].size(); ++i) {
-      const int64_t r = static_cast<int64_t>(rows_of[d][i]);
-      product.rows.push_back({normed_.row(r), normed_.quantised_row(r), &out[d][i * outputs], 1.0f});
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const int64_t row = static_cast<int64_t>(r);
+      if (active_RD_[r * num_domains + d])
+        product.rows.push_back(
+            {normed_.row(row), normed_.quantised_row(row), &planned_[r * stride + layers * first], 1.0f});
     }
-    products.push_back(std::move(product));
+    if (!product.rows.empty()) products.push_back(std::move(product));
+    first += static_cast<size_t>(h.domains[d].num_components);
   }
   transformer_.multiply_all(products, Store::kSet);
-  size_t first = 0;  // component of the domain
-  for (size_t d = 0; d < h.domains.size(); ++d) {
-    const size_t count = static_cast<size_t>(h.domains[d].num_components);
-    for (size_t i = 0; i < rows_of[d].size(); ++i) {
-      for (size_t l = 0; l < layers; ++l)
-        std::copy_n(&out[d][(i * layers + l) * count], count, &planned_RLN_[(rows_of[d][i] * layers + l) * n + first]);
-    }
-    first += count;
-  }
 }
 
 std::vector<uint8_t> Routers::domains_of_pass() const {
@@ -263,19 +246,69 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
     active_D[d] |= routed_index_[d] < 0 || route.active_CM[chunk * m + static_cast<size_t>(routed_index_[d])];
 }
 
+// The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
+// the softmax over the chosen or, for K = 1, over all eligible.
+void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N,
+                         LayerChoice& choice) const {
+  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
+  const size_t layers = static_cast<size_t>(num_component_layers(architecture_));
+  const size_t begin = choice.ids_RK.size();
+  choice.ids_RK.resize(begin + k);
+  choice.weights_RK.resize(begin + k);
+  int32_t* ids = &choice.ids_RK[begin];
+  float *scores = &choice.weights_RK[begin], largest_score = -INFINITY, total = 0;
+  const auto key_of = [&](size_t at) { return scores[at] + bias_N[static_cast<size_t>(ids[at])]; };
+  const auto for_eligible = [&](const auto& body) {
+    size_t first = 0;
+    for (size_t d = 0; d < num_domains; ++d) {
+      const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
+      if (active_RD_[row * num_domains + d]) {
+        const float* from =
+            gate_N ? gate_N + first : &planned_[(row * num_components_ + first) * layers + layer * count];
+        const float prior = prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d];
+        for (size_t i = 0; i < count; ++i) body(static_cast<int32_t>(first + i), from[i] + prior);
+      }
+      first += count;
+    }
+  };
+  size_t found = 0;
+  float least = 0;  // key of the last of those found
+  for_eligible([&](int32_t i, float score) {
+    if (!std::isfinite(score)) {
+      throw Error(ErrorCode::kData, "the component router's output is not finite",
+                  "the model's weights hold values that are not finite or far too large");
+    }
+    const float key = score + bias_N[static_cast<size_t>(i)];
+    if (found == k && !(key > least)) return;
+    size_t at = found < k ? found++ : k - 1;
+    for (; at > 0 && key > key_of(at - 1); --at) ids[at] = ids[at - 1], scores[at] = scores[at - 1];
+    ids[at] = i, scores[at] = score;
+    least = key_of(found - 1);
+  });
+  TESSERA_CHECK(found == k, "fewer eligible components than active ones");
+  if (k == 1) {
+    for_eligible([&](int32_t, float score) { largest_score = std::max(largest_score, score); });
+    for_eligible([&](int32_t, float score) { total += std::exp(score - largest_score); });
+  } else {
+    largest_score = *std::max_element(scores, scores + k);
+    for (size_t i = 0; i < k; ++i) total += std::exp(scores[i] - largest_score);
+  }
+  for (size_t i = 0; i < k; ++i) scores[i] = std::exp(scores[i] - largest_score) / total;
+}
+
 LayerChoice Routers::choose(int layer, Activations& x) {
-  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), n = owner_N_.size(), rows = rows_.size();
+  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), n = num_components_, rows = rows_.size();
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_)),
                l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
   const ComponentLayerWeights& weights = weights_.component_layers[static_cast<size_t>(layer)];
   std::vector<float> gate;
-  if (planned_RLN_.empty()) {
+  if (!chooses_early()) {
     gate.resize(rows * n);
     transformer_.project(weights.router_gate, x, gate.data(), static_cast<int64_t>(n), Store::kSet);
   }
   LayerChoice choice;
-  std::vector<float> scores(n);
-  std::vector<int32_t> order;
+  choice.ids_RK.reserve(rows * k);
+  choice.weights_RK.reserve(rows * k);
   for (size_t r = 0; r < rows; ++r) {
     Sequence& sequence = *rows_[r].sequence;
     if (sequence.replay) {
@@ -285,35 +318,7 @@ LayerChoice Routers::choose(int layer, Activations& x) {
       choice.weights_RK.insert(choice.weights_RK.end(), &sequence.replay->weights_TLK[at],
                                &sequence.replay->weights_TLK[at] + k);
     } else {
-      const float* from = gate.empty() ? &planned_RLN_[(r * layers + l) * n] : &gate[r * n];
-      order.clear();
-      for (size_t i = 0; i < n; ++i) {
-        scores[i] = from[i] + (prior_RN_.empty() ? 0.0f : prior_RN_[r * n + i]);
-        if (!eligible_RN_[r * n + i]) continue;
-        if (!std::isfinite(scores[i])) {
-          throw Error(ErrorCode::kData, "the component router's output is not finite",
-                      "the model's weights hold values that are not finite or far too large");
-        }
-        order.push_back(static_cast<int32_t>(i));
-      }
-      const auto bias = [&](int32_t i) { return weights.selection_bias[static_cast<size_t>(i)]; };
-      const auto before = [&](int32_t a, int32_t b) {
-        const float score_a = scores[static_cast<size_t>(a)] + bias(a),
-                    score_b = scores[static_cast<size_t>(b)] + bias(b);
-        return score_a != score_b ? score_a > score_b : a < b;
-      };
-      TESSERA_CHECK(order.size() >= k, "fewer eligible components than active ones");
-      std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(k), order.end(), before);
-      // K = 1: the share of the softmax over all eligible; else the softmax over the chosen.
-      const size_t over = k == 1 ? order.size() : k;
-      float largest = scores[static_cast<size_t>(order[0])], total = 0;
-      for (size_t i = 0; i < over; ++i) largest = std::max(largest, scores[static_cast<size_t>(order[i])]);
-      if (k == 1) std::sort(order.begin() + 1, order.end());  // a fixed order of the sum
-      for (size_t i = 0; i < over; ++i) total += std::exp(scores[static_cast<size_t>(order[i])] - largest);
-      for (size_t i = 0; i < k; ++i) {
-        choice.ids_RK.push_back(order[i]);
-        choice.weights_RK.push_back(std::exp(scores[static_cast<size_t>(order[i])] - largest) / total);
-      }
+      choose_row(r, l, gate.empty() ? nullptr : &gate[r * n], weights.selection_bias, choice);
     }
     if (sequence.records_route) {
       Route& route = sequence.route;

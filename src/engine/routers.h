@@ -48,6 +48,8 @@ class Routers {
   // pi of each chunk from `begin` on; `ends`: where they end.
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
+  void choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N,
+                  LayerChoice& choice) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;
 
@@ -56,15 +58,18 @@ class Routers {
   std::vector<uint8_t> allowed_;
   KvType kv_type_;
   Transformer& transformer_;
-  std::vector<int> routed_, owner_N_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
+  std::vector<int> routed_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
+  size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;
   AlignedVector<float> x_;
   // Of the pass that plan() began.
   std::vector<TokenRow> rows_;
-  std::vector<uint8_t> eligible_RN_;
-  std::vector<float> prior_RN_;     // beta log pi'; empty unless the ablation is on
-  std::vector<float> planned_RLN_;  // empty for a gate
+  std::vector<uint8_t> active_RD_;  // domains
+  std::vector<float> prior_RD_;     // beta log pi'; empty unless the ablation is on
+  // A planner's scores [R, L N], of a row one domain after the other, each [L, its components]: as its heads give them.
+  // Of domains that are not active it holds nothing meaningful. Empty for a gate.
+  AlignedVector<float> planned_;
 };
 
 }  // namespace tessera::engine

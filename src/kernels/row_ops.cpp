@@ -125,30 +125,38 @@ HWY_INLINE void score_page(const T* keys, int64_t head_dim, const AttentionQuery
   }
 }
 
-// out[r] += share[r][t] v[t] for t in [0, count) of one page, in order.
-template <int R, class T>
-HWY_INLINE void mix_page(const T* values, int64_t padded, int64_t count, float* const* shares, float* const* out) {
+// out[r][0, V vectors) += share[r][t] v[t] for t in [0, count) of one page, in order.
+template <int R, int V, class T>
+HWY_INLINE void mix_vectors(const T* values, int64_t padded, int64_t count, float* const* shares, float* const* out) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  Vec sums[R][V];
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) sums[r][v] = hn::LoadU(d, out[r] + v * lanes);
+  }
+  for (int64_t t = 0; t < count; ++t) {
+    Vec value[V];
+    for (int v = 0; v < V; ++v) value[v] = load_kv(d, values + t * padded + v * lanes);
+    for (int r = 0; r < R; ++r) {
+      const Vec share = hn::Set(d, shares[r][t]);
+      for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(share, value[v], sums[r][v]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) hn::StoreU(sums[r][v], d, out[r] + v * lanes);
+  }
+}
+
+template <int R, class T>
+HWY_INLINE void mix_page(const T* values, int64_t padded, int64_t count, float* const* shares, float* const* out) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(F32()));
   for (int64_t i = 0; i < padded; i += 2 * lanes) {
-    const bool two = i + lanes < padded;  // 16 padded elements are one vector of 16 lanes
-    Vec sums[R][2];
-    for (int r = 0; r < R; ++r) {
-      sums[r][0] = hn::LoadU(d, out[r] + i);
-      sums[r][1] = two ? hn::LoadU(d, out[r] + i + lanes) : hn::Zero(d);
-    }
-    for (int64_t t = 0; t < count; ++t) {
-      const Vec v0 = load_kv(d, values + t * padded + i);
-      const Vec v1 = two ? load_kv(d, values + t * padded + i + lanes) : hn::Zero(d);
-      for (int r = 0; r < R; ++r) {
-        const Vec share = hn::Set(d, shares[r][t]);
-        sums[r][0] = hn::MulAdd(share, v0, sums[r][0]);
-        sums[r][1] = hn::MulAdd(share, v1, sums[r][1]);
-      }
-    }
-    for (int r = 0; r < R; ++r) {
-      hn::StoreU(sums[r][0], d, out[r] + i);
-      if (two) hn::StoreU(sums[r][1], d, out[r] + i + lanes);
+    float* out_i[R];
+    for (int r = 0; r < R; ++r) out_i[r] = out[r] + i;
+    if (i + lanes < padded) {
+      mix_vectors<R, 2>(values + i, padded, count, shares, out_i);
+    } else {  // 16 padded elements are one vector of 16 lanes
+      mix_vectors<R, 1>(values + i, padded, count, shares, out_i);
     }
   }
 }

@@ -2,16 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <limits>
-#include <set>
 
 #include "base/error.h"
 #include "train/add_domain.h"
 #include "train/blocks.h"
 #include "train/precompiled.h"
-#include "train/route_bench.h"
-#include "train/router_decode.h"
 #include "train/scorer.h"
 #include "train/tiny_model.h"
 
@@ -41,38 +37,6 @@ TEST(Routers, TopComponentsAreTheBestEligible) {
   EXPECT_EQ(ids({0, 1, 2, 3, 4}, 2), (std::vector<int64_t>{1, 0}));
   EXPECT_EQ(ids({0, 2, 3, 4}, 3), (std::vector<int64_t>{0, 3, 4}));
   EXPECT_EQ(ids({2, 4}, 2), (std::vector<int64_t>{4, 2}));
-}
-
-TEST(Routers, DecodingGivesTheChoicesOfTheWholeText) {
-  for (const bool own_embedding : {false, true}) {
-    Architecture a = tiny_architecture();
-    a.trunk.context_length = 300;
-    a.domain_router.chunk_tokens = 32;
-    a.domain_router.window_tokens = 64;
-    a.domain_router.own_embedding = own_embedding;
-    a.domain_router.margin = 0.05;
-    a.domain_router.num_layers = a.component_router.num_layers = 2;
-    const Parameters p(a, 8);
-    const Model model(a, p, at::kFloat);
-    const std::vector<int32_t> tokens = some_tokens(230);
-    Route route;
-    logits_of(model, tokens, {}, &route);
-    const at::NoGradGuard no_grad;
-    RouterDecoder decoder(a, p);
-    size_t at = 0;
-    std::set<std::vector<uint8_t>> active;
-    for (int32_t token : tokens) {
-      const RouterDecoder::Choice choice = decoder.step(token, p["embedding"][token]);
-      active.insert(decoder.active());
-      for (int64_t l = 0; l < 2; ++l) {
-        for (int64_t k = 0; k < 2; ++k, ++at) {
-          ASSERT_EQ(choice.ids_LK[l][k].item<int64_t>(), route.components_TLK[at]) << at;
-          ASSERT_NEAR(choice.weights_LK[l][k].item<float>(), route.weights_TLK[at], 1e-4);
-        }
-      }
-    }
-    EXPECT_GT(active.size(), 1u);  // or the test would not see the heads change
-  }
 }
 
 // Components and planner head of a denied domain.
@@ -161,24 +125,6 @@ TEST(Routers, AnAddedDomainLeavesTheOldWeightsWhereTheyWere) {
   EXPECT_EQ(a.hierarchy.domains.back().num_components, 2);
   EXPECT_THROW(with_domain(a, "poems"), Error);
   EXPECT_THROW(with_domain(Architecture{}, "poems"), Error);
-}
-
-TEST(Routers, BenchHasComparableRouters) {
-  const Architecture a = tiny_architecture();
-  EXPECT_EQ(num_components(with_components(a, 64).hierarchy), 64);
-  const Architecture whole = monolithic(a, 24, 2);
-  EXPECT_EQ(whole.component_router.width, 24);
-  EXPECT_EQ(24 % (2 * whole.component_router.num_heads), 0);
-  RouteBenchOptions options;
-  options.components = {16};
-  options.repeats = 1;
-  options.decode_tokens = 2;
-  const Json report = bench_routers(a, options);
-  for (const char* key : {"progressive_ms_prefill512", "monolithic_ms_prefill512", "ratio_prefill512",
-                          "ratio_prefill4096", "ratio_decode", "share_of_forward"}) {
-    EXPECT_GT(report.at(key).get<double>(), 0) << key;
-  }
-  EXPECT_TRUE(report["by_components"].contains("16"));
 }
 
 }  // namespace
