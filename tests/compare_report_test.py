@@ -102,3 +102,22 @@ def test_without_any_result_everything_is_missing(tmp_path):
     (tmp_path / "results").mkdir()
     summary, criteria = run(tmp_path)
     assert summary == {"variants": {}} and {r["status"] for r in criteria.values()} == {"missing"}
+
+
+def test_route_report_chooses_the_cheapest_that_is_good_enough(tmp_path):
+    import route_report
+
+    (tmp_path / "results").mkdir()
+    factors = {"progressive-16": 1.02, "progressive-32": 1.002, "progressive-64": 1.0, "monolithic-16": 1.03, "monolithic-192": 1.001}
+    for seed in (1, 2):
+        for name, factor in factors.items():
+            write_result(tmp_path / "results", name, seed, factor)
+    ms = {n: {"prefill512": i + 1.0, "prefill4096": 8.0 * (i + 1), "decode": 0.1} for i, n in enumerate(factors)}
+    (tmp_path / "timing.json").write_text(json.dumps({"ms": ms, "cpu": "c", "threads": 1, "commit": "x"}))
+    assert route_report.main(["--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["chosen"] == {"progressive": "progressive-32", "monolithic": "monolithic-192"}
+    assert summary["variants"]["progressive-16"]["change"][0] == pytest.approx(2, abs=0.05)
+    text = (tmp_path / "README.md").read_text()
+    assert "**progressive-32**" in text and "0.40 for 512 tokens" in text and "missing" in text
+    assert (tmp_path / "sweep.svg").read_text().count("<circle") == 5

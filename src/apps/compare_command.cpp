@@ -1,5 +1,5 @@
-// tessera compare: trains every variant of configs/compare on the same tokens in the same order, and keeps what each
-// run gives as reports/compare/results/VARIANT-SEED.json. What is finished is skipped, what is broken off goes on.
+// tessera compare: trains every variant of configs/compare (or configs/route) on the same tokens in the same order, and
+// keeps what each run gives as reports/compare/results/VARIANT-SEED.json. What is finished is skipped, what is broken off goes on.
 #include <algorithm>
 #include <iostream>
 #include <map>
@@ -33,9 +33,11 @@ struct Arguments {
 struct Planned {
   std::string group, variant;
   uint64_t seed = 1;
+  bool choices = true;
 };
 
-// plan.json: {group: {"seeds": [n], "variants": {name: {...}}}}. Seed by seed, so that a first table is there early.
+// plan.json: {group: {"seeds": [n], "choices": false (no multiple choice, which takes minutes), "variants":
+// {name: {...}}}}. Seed by seed, so that a first table is there early.
 std::vector<Planned> read_plan(const Arguments& args) {
   const fs::path path = fs::path(args.folder) / "plan.json";
   const Json plan = read_json_file(path);
@@ -47,7 +49,7 @@ std::vector<Planned> read_plan(const Arguments& args) {
       for (const auto& [name, unused] : json.at("variants").items()) known.push_back(name);
       const auto seeds = args.seeds.empty() ? json.at("seeds").get<std::vector<uint64_t>>() : args.seeds;
       for (uint64_t seed : seeds) {
-        for (const auto& [name, unused] : json.at("variants").items()) all.push_back({group, name, seed});
+        for (const auto& [name, unused] : json.at("variants").items()) all.push_back({group, name, seed, json.value("choices", true)});
       }
     }
   } catch (const Json::exception& e) {
@@ -191,9 +193,11 @@ Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite,
   const Json result = result_of(args, p, config, suite, shards, trained_by);
   fs::create_directories(file.parent_path());
   write_file_atomic(file, result.dump() + "\n");
-  log_info("{}: bits/byte {}, cross {:.4f}; choices {:.1f} %, by gain {:.1f} %", file.string(), result["bpb"].dump(),
-           result["cross_bpb"].get<double>(), 100 * result["cross_accuracy"]["mean"].get<double>(),
-           100 * result["cross_accuracy_by_gain"]["mean"].get<double>());
+  const auto percent = [&](const char* key) { return 100 * result[key].value("mean", 0.0); };
+  log_info("{}: bits/byte {}, cross {:.4f}{}", file.string(), result["bpb"].dump(), result["cross_bpb"].get<double>(),
+           p.choices ? fmt::format("; choices {:.1f} %, by gain {:.1f} %", percent("cross_accuracy"),
+                                   percent("cross_accuracy_by_gain"))
+                     : "");
   return Outcome::kDone;
 }
 
@@ -251,16 +255,19 @@ void run_compare(const Arguments& args) {
   const fs::path data = config_of(args, plan.front()).data.path;
   const ShardSet shards(data, /*verify_hashes=*/true);
   const Suite suite = load_suite(data);
+  Suite without_choices = suite;
+  without_choices.items.clear();
+  without_choices.hash = hash_hex(suite.hash + " without choices");
   for (size_t task = 0; task < kChoiceTasks.size(); ++task) {
     const auto count = std::count_if(suite.items.begin(), suite.items.end(),
                                      [&](const ChoiceItem& item) { return item.task == static_cast<int>(task); });
-    if (count < 1000) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
+    if (count < 1000 && plan.front().choices) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
   }
   int done = 0, skipped = 0;
   std::vector<std::string> failed;
   for (const Planned& p : plan) {
     try {
-      const Outcome outcome = compare_one(args, p, suite, shards);
+      const Outcome outcome = compare_one(args, p, p.choices ? suite : without_choices, shards);
       if (outcome == Outcome::kInterrupted) throw CLI::RuntimeError(130);
       ++(outcome == Outcome::kDone ? done : skipped);
     } catch (const Error& e) {  // one run that diverges doesn't stop the night's work

@@ -1,0 +1,140 @@
+"""How wide and deep must a router be? From the results of `./tessera compare configs/route` to table, figure, choice.
+
+    ./tessera compare configs/route --out reports/route --runs runs/route
+    python tools/route_report.py --time     # on a quiet machine: also measures the routers' times (bench route)
+    python tools/route_report.py            # writes reports/route from what is there
+
+Of each kind the cheapest router whose loss stays within 0.5 % of the best of both sweeps (upper end of the 95 %
+interval, paired bootstrap over documents and seeds) is chosen, and the two are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from html import escape
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compare_figures import COLORS, GRID, INK, svg_page, svg_text, ticks  # noqa: E402
+from compare_report import DOMAINS, Results, bpb_change, head, mean_bpb, mean_sd, pm, row, shown  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("progressive", "monolithic")
+MOST_LOSS = 0.5  # per cent above the best
+
+
+def bench_route(config: Path, other: dict, *arguments: str) -> dict:
+    """Times of a progressive config's routers against a monolithic one's, in turns."""
+    command = [str(ROOT / "tessera"), "bench", "route", str(config), "--monolithic-width", str(other["width"]),
+               "--monolithic-layers", str(other["num_layers"]), "--json", *arguments]  # fmt: skip
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def measure(configs: Path, names: dict[str, list[str]], threads: int) -> dict:
+    """ms of each variant: progressive ones and monolithic ones of the same place in the sweep, in turns."""
+    timing: dict = {"ms": {}}
+    for ours, theirs in zip(names["progressive"], names["monolithic"], strict=True):
+        size = json.loads((configs / f"{theirs}.json").read_text())["model"]["component_router"]
+        report = bench_route(configs / f"{ours}.json", size, "--components", "32", "--repeats", "31", "--threads", str(threads))
+        for name, kind in ((ours, "progressive"), (theirs, "monolithic")):
+            timing["ms"][name] = {w: report[f"{kind}_ms_{w}"] for w in ("prefill512", "prefill4096", "decode")}
+        timing |= {k: report[k] for k in ("threads", "cpu", "commit")}
+        print(f"{ours} {timing['ms'][ours]['prefill512']:.2f} ms, {theirs} {timing['ms'][theirs]['prefill512']:.2f} ms")
+    return timing
+
+
+def losses(names: list[str], results: Results) -> dict[str, dict]:
+    """Of each variant with results: mean bits per byte over seeds, and its change against the best variant's mean."""
+    there = {n: [mean_bpb(r) for r in results[n]] for n in names if n in results}
+    if not there:
+        return {}
+    best = min(there, key=lambda n: sum(there[n]) / len(there[n]))
+    return {n: {"bpb": mean_sd(values), "seeds": len(values), "best": best, "change": bpb_change(results.pair(n, best), "heldout", DOMAINS)}
+            for n, values in there.items()}
+
+
+def choose(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dict]) -> dict[str, str]:
+    """Of each kind the cheapest (prefill of 512 tokens) that is good enough; no entry: none is, or its time is unknown."""
+    good = {k: [n for n in names[k] if n in loss and n in ms and loss[n]["change"][2] <= MOST_LOSS] for k in KINDS}
+    return {k: min(good[k], key=lambda n: ms[n]["prefill512"]) for k in KINDS if good[k]}
+
+
+def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dict], chosen: dict[str, str]) -> str:
+    """Loss against time, a dot a router."""
+    left, top, width, height = 70, 40, 460, 260
+    points = {n: (ms[n]["prefill512"], loss[n]["change"][0]) for k in KINDS for n in names[k] if n in loss and n in ms}
+    out = [svg_text(left, 18, "bits per byte above the best router's, %, against ms for 512 tokens", weight=600)]
+    if not points:
+        return svg_page(left + width + 150, height + 90, out + [svg_text(left, top + 20, "no results yet")], "routers")
+    x_high, y_high = 1.1 * max(x for x, _ in points.values()), max(MOST_LOSS, max(y for _, y in points.values())) * 1.1
+    px = lambda x: left + width * x / x_high  # noqa: E731
+    py = lambda y: top + height - height * y / y_high  # noqa: E731
+    for t in ticks(0, y_high):
+        out += [f'<path d="M{left} {py(t):.1f}h{width}" stroke="{GRID}"/>', svg_text(left - 6, py(t) + 4, f"{t:.3g}", "end")]
+    for t in ticks(0, x_high):
+        out.append(svg_text(px(t), top + height + 18, f"{t:.3g}", "middle"))
+    for index, kind in enumerate(KINDS):
+        color = COLORS[index]
+        out.append(svg_text(left + width + 16, top + 20 + 20 * index, kind, color=color, weight=600))
+        for name in names[kind]:
+            if name not in points:
+                continue
+            x, y = px(points[name][0]), py(points[name][1])
+            ring = f' stroke="{INK}" stroke-width="2"' if name in chosen.values() else ""
+            out += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{color}"{ring}><title>{escape(name)}</title></circle>',
+                    svg_text(x + 8, y - 6, name.removeprefix(kind + "-"), color=color)]
+    return svg_page(left + width + 150, height + 90, out, "loss against time of the routers")
+
+
+def page(plan: dict, names: dict[str, list[str]], loss: dict, timing: dict, chosen: dict[str, str]) -> str:
+    ms = timing.get("ms", {})
+    measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians in turns" if ms else "not measured yet"
+    text = ["# How wide and deep must a router be?", "",
+            "Made by `python tools/route_report.py` from `results/` (`./tessera compare configs/route --out reports/route --runs runs/route`): 1M tokens each, the same in",
+            "the same order for a seed, everything but the routers equal. Bits per byte: mean of the four domains, held-out sources. The change is against the best of",
+            "all, 95 % paired bootstrap over documents and seeds.", "", f"Times of the routers alone, in the engine: {measured}.", ""]
+    text += head(["router", "", "seeds", "bits per byte", "change", "512 tokens, ms", "4,096 tokens, ms", "a token in decoding, ms"])
+    for kind in KINDS:
+        for name in names[kind]:
+            times = [f"{ms[name][w]:.{d}f}" if name in ms else "–" for w, d in (("prefill512", 2), ("prefill4096", 1), ("decode", 4))]
+            about = plan["variants"][name]["about"]
+            found = loss.get(name)
+            figures = [str(found["seeds"]), pm(found["bpb"]), shown(found["change"])] if found else ["missing", "", ""]
+            text.append(row([f"**{name}**" if name in chosen.values() else name, about, *figures, *times]))
+    text += ["", "![loss against time](sweep.svg)", "", f"Bold: of each kind the cheapest within {MOST_LOSS} % of the best (upper end of its interval)."]
+    if len(chosen) == 2:
+        ours, theirs = (ms[chosen[k]] for k in KINDS)
+        text.append(f"Progressive to monolithic: {ours['prefill512'] / theirs['prefill512']:.2f} for 512 tokens, {ours['prefill4096'] / theirs['prefill4096']:.2f} for 4,096, "
+                    f"{ours['decode'] / theirs['decode']:.2f} in decoding (the published claim: 0.6).")  # fmt: skip
+    return "\n".join(text) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "reports/route")
+    parser.add_argument("--configs", type=Path, default=ROOT / "configs/route")
+    parser.add_argument("--time", action="store_true", help="measure the routers' times first")
+    parser.add_argument("--threads", type=int, default=2)
+    given = parser.parse_args(arguments)
+    plan = json.loads((given.configs / "plan.json").read_text())["sweep"]
+    names = {k: [n for n in plan["variants"] if n.startswith(k)] for k in KINDS}
+    given.out.mkdir(parents=True, exist_ok=True)
+    timing_file = given.out / "timing.json"
+    if given.time:
+        timing_file.write_text(json.dumps(measure(given.configs, names, given.threads), indent=1) + "\n")
+    timing = json.loads(timing_file.read_text()) if timing_file.exists() else {}
+    loss = losses([n for k in KINDS for n in names[k]], Results(given.out / "results"))
+    chosen = choose(names, loss, timing.get("ms", {}))
+    (given.out / "README.md").write_text(page(plan, names, loss, timing, chosen))
+    (given.out / "sweep.svg").write_text(figure(names, loss, timing.get("ms", {}), chosen))
+    (given.out / "summary.json").write_text(json.dumps({"variants": loss, "chosen": chosen, "timing": timing}, indent=1) + "\n")
+    print(f"{len(loss)} of {sum(map(len, names.values()))} routers have results; chosen: {chosen or 'none yet'}; written to {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
