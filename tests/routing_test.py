@@ -152,8 +152,9 @@ def test_bench_route_and_heat_map(folder):
         report = last_json(run(TESSERA, "bench", "route", source, "--components", "16", "--repeats", 1, "--threads", 1, "--json", cwd=folder))
         for key in ("progressive_ms_prefill512", "monolithic_ms_prefill512", "ratio_prefill512", "ratio_prefill4096", "ratio_decode", "share_of_forward"):
             assert report[key] > 0, key
-        assert report["share_of_forward"] < 1
-        assert report["by_components"]["16"] > 0 and report["threads"] == 1 and report["cpu"]
+        assert report["by_components"]["16"] > 0 and report["threads"] == 1 and report["cpu"] and report["commit"]
+    refused(run(TESSERA, "bench", "route", "tiny.json", "--monolithic-width", 33, cwd=folder, ok=False), "even")
+    refused(run(TESSERA, "bench", "route", "runs/tiny", "--model.trunk.width=64", cwd=folder, ok=False), "a model's sizes")
     refused(run(TESSERA, "bench", "route", "runs/nowhere", cwd=folder, ok=False), "runs/nowhere")
     refused(run(TESSERA, "bench", "route", "tiny.json", "--components", "8", "--model.hierarchy.num_active=1", "--model.component_router.kind=gate",
                 cwd=folder, ok=False), "planner")  # fmt: skip

@@ -1,18 +1,12 @@
 // Our side of bench/engine.py: an engine that runs what it is told to, timed.
 #include <atomic>
-#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <sstream>
 
 #include "apps/commands.h"
 #include "apps/random_weights.h"
-#include "base/error.h"
-#include "base/files.h"
 #include "base/log.h"
-#include "base/rng.h"
-#include "core/config.h"
-#include "core/tensor_names.h"
 #include "engine/engine.h"
 #include "kernels/machine_limits.h"
 #include "kernels/matvec.h"

@@ -4,8 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <memory>
+#include <thread>
+#include <utility>
 
 #include "apps/commands.h"
 #include "apps/config_arguments.h"
@@ -32,29 +35,34 @@ struct Arguments {
   bool json = false;
 };
 
-// The same routers with N components a layer: half of them general, the rest evenly over the routed domains.
+// The same routers with N components a layer: half of them (and what does not divide) general, the rest evenly over
+// the routed domains.
 Architecture with_components(const Architecture& architecture, int num_components) {
   Architecture a = architecture;
   const int routed = static_cast<int>(routed_domains(a.hierarchy).size());
-  const int others = static_cast<int>(a.hierarchy.domains.size()) - routed;
+  const bool has_general = static_cast<int>(a.hierarchy.domains.size()) > routed;
+  const int own = (has_general ? num_components / 2 : num_components) / routed;
+  int general = num_components - own * routed;  // of the first general domain; others get one each
+  for (Domain& d : a.hierarchy.domains) general -= d.always;
+  if (own < 1 || (has_general ? general < 0 : general != 0)) {
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("--components: {} don't share out over {} domains", num_components, a.hierarchy.domains.size()),
+        "give every domain as many, and at least one");
+  }
   for (Domain& d : a.hierarchy.domains) {
-    d.num_components = d.always ? num_components / 2 / others : (others ? num_components / 2 : num_components) / routed;
+    d.num_components = d.always ? 1 + std::exchange(general, 0) : own;
     d.components.clear();
-    if (d.num_components < 1) {
-      throw Error(ErrorCode::kUsage,
-                  fmt::format("--components: {} are too few for {} domains", num_components, routed + others),
-                  "give every domain at least one");
-    }
   }
   a.hierarchy.base.clear();
   return a;
 }
 
-// One router for everything: no level 1, a planner of this size.
+// One router for everything: no domains, no level 1, a planner of this size.
 Architecture monolithic(const Architecture& architecture, int width, int num_layers) {
   Architecture a = architecture;
+  a.hierarchy.domains = {{"all", num_components(a.hierarchy), false, {}}};
   a.domain_router = {};
-  a.domain_router.kind = "uniform";
   a.component_router = {};
   a.component_router.width = width;
   a.component_router.num_layers = num_layers;
@@ -137,9 +145,13 @@ template <class A, class B>
 Pair in_turns(int repeats, const A& a, const B& b) {
   a(), b();
   std::vector<double> of_a, of_b, ratios;
+  const auto after_a_rest = [](const auto& run) {  // the other engine's threads still spin for a moment
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return run();
+  };
   for (int i = 0; i < repeats; ++i) {
-    of_a.push_back(a());
-    of_b.push_back(b());
+    of_a.push_back(after_a_rest(a));
+    of_b.push_back(after_a_rest(b));
     ratios.push_back(of_a.back() / of_b.back());
   }
   return {median(of_a), median(of_b), median(ratios)};
@@ -153,6 +165,12 @@ void say(fmt::format_string<Values...> format, Values&&... values) {
 void run_bench_route(const Arguments& args) {
   const bool is_model = fs::is_directory(args.source);
   Architecture architecture;
+  if (args.monolithic_width % 2 != 0)
+    throw Error(ErrorCode::kUsage, fmt::format("--monolithic-width {}: positions rotate pairs", args.monolithic_width),
+                "take an even width");
+  if (is_model && !args.overrides.empty())
+    throw Error(ErrorCode::kUsage, "'" + args.overrides[0] + "': a model's sizes are what they are",
+                "config keys can be set with a file of configs/");
   if (is_model) {
     architecture = open_model(args.source).architecture;
   } else {
@@ -225,7 +243,11 @@ void add_bench_route_command(CLI::App& app) {
   auto args = std::make_shared<Arguments>();
   CLI::App* command =
       bench->add_subcommand("route", "Time of progressive routing against one monolithic router, in turns");
-  command->add_option("SOURCE", args->source, "a file of configs/ (random weights), a model or a run")
+  command
+      ->add_option(
+          "SOURCE", args->source,
+          "a file of configs/, a model or a run. The ratios are those of random weights of its sizes; the share of the "
+          "forward pass is that of a model's own weights")
       ->capture_default_str();
   command->add_option("--monolithic-width", args->monolithic_width, "of the monolithic router; 0: the trunk's")
       ->check(CLI::Range(0, 1 << 16));

@@ -1,5 +1,5 @@
 // tessera compare: trains every variant of configs/compare (or configs/route) on the same tokens in the same order, and
-// keeps what each run gives as reports/compare/results/VARIANT-SEED.json. What is finished is skipped, what is broken off goes on.
+// keeps what each run gives as OUT/results/VARIANT-SEED.json. What is finished is skipped, what is broken off goes on.
 #include <algorithm>
 #include <iostream>
 #include <map>
@@ -49,7 +49,8 @@ std::vector<Planned> read_plan(const Arguments& args) {
       for (const auto& [name, unused] : json.at("variants").items()) known.push_back(name);
       const auto seeds = args.seeds.empty() ? json.at("seeds").get<std::vector<uint64_t>>() : args.seeds;
       for (uint64_t seed : seeds) {
-        for (const auto& [name, unused] : json.at("variants").items()) all.push_back({group, name, seed, json.value("choices", true)});
+        for (const auto& [name, unused] : json.at("variants").items())
+          all.push_back({group, name, seed, json.value("choices", true)});
       }
     }
   } catch (const Json::exception& e) {
@@ -133,11 +134,13 @@ Json result_of(const Arguments& args, const Planned& p, const Config& config, co
                                          [&](double done, double total) { progress.update(done, total); });
   progress.finish();
   const ParameterCount parameters = count_parameters(folder.architecture);
+  std::string command = fmt::format("./tessera compare {} --only {} --seeds {}", args.folder, p.variant, p.seed);
+  if (args.out != Arguments().out) command += fmt::format(" --out {} --runs {}", args.out, args.runs);
+  for (const std::string& setting : args.overrides) command += " " + setting;
   Json json = {{"variant", p.variant},
                {"group", p.group},
                {"seed", p.seed},
-               {"command", fmt::format("./tessera compare {} --only {} --seeds {}{}{}", args.folder, p.variant, p.seed,
-                                       args.overrides.empty() ? "" : " ", fmt::join(args.overrides, " "))},
+               {"command", command},
                {"commit", trained_by},
                {"evaluated_at", commit()},
                {"date", date_today()},
@@ -193,7 +196,7 @@ Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite,
   const Json result = result_of(args, p, config, suite, shards, trained_by);
   fs::create_directories(file.parent_path());
   write_file_atomic(file, result.dump() + "\n");
-  const auto percent = [&](const char* key) { return 100 * result[key].value("mean", 0.0); };
+  const auto percent = [&](const char* key) { return 100 * result[key]["mean"].get<double>(); };
   log_info("{}: bits/byte {}, cross {:.4f}{}", file.string(), result["bpb"].dump(), result["cross_bpb"].get<double>(),
            p.choices ? fmt::format("; choices {:.1f} %, by gain {:.1f} %", percent("cross_accuracy"),
                                    percent("cross_accuracy_by_gain"))
@@ -209,6 +212,8 @@ constexpr int kRounds = 3, kTimedSteps = 8, kWarmSteps = 2;
 void time_variants(const Arguments& args, std::vector<Planned> plan) {
   std::erase_if(plan, [&](const Planned& p) { return p.seed != plan.front().seed; });
   if (args.only.empty()) std::erase_if(plan, [](const Planned& p) { return p.group != "core"; });
+  if (plan.empty())
+    throw Error(ErrorCode::kUsage, "--time: " + args.folder + " has no group \"core\"", "name variants with --only");
   const fs::path runs = fs::path(args.runs) / "timing";
   std::map<std::string, std::vector<double>> speeds;
   for (int round = 0; round < kRounds; ++round) {
@@ -258,10 +263,11 @@ void run_compare(const Arguments& args) {
   Suite without_choices = suite;
   without_choices.items.clear();
   without_choices.hash = hash_hex(suite.hash + " without choices");
-  for (size_t task = 0; task < kChoiceTasks.size(); ++task) {
+  const bool any_choices = std::any_of(plan.begin(), plan.end(), [](const Planned& p) { return p.choices; });
+  for (size_t task = 0; any_choices && task < kChoiceTasks.size(); ++task) {
     const auto count = std::count_if(suite.items.begin(), suite.items.end(),
                                      [&](const ChoiceItem& item) { return item.task == static_cast<int>(task); });
-    if (count < 1000 && plan.front().choices) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
+    if (count < 1000) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
   }
   int done = 0, skipped = 0;
   std::vector<std::string> failed;

@@ -1,6 +1,7 @@
 #include "apps/provenance.h"
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "base/files.h"
 #include "base/log.h"
@@ -9,9 +10,9 @@
 namespace tessera {
 namespace {
 
-std::string first_line_of(const char* command) {
+std::string first_line_of(const std::string& command) {
   std::string text;
-  if (FILE* pipe = ::popen(command, "r")) {
+  if (FILE* pipe = ::popen(command.c_str(), "r")) {
     char buffer[256];
     if (std::fgets(buffer, sizeof buffer, pipe)) text = buffer;
     ::pclose(pipe);
@@ -23,8 +24,10 @@ std::string first_line_of(const char* command) {
 }  // namespace
 
 std::string commit() {
-  std::string hash = first_line_of("git rev-parse --short HEAD 2>/dev/null");
-  if (!first_line_of("git status --porcelain --untracked-files=no 2>/dev/null | head -1").empty()) hash += "+";
+  const char* root = std::getenv("TESSERA_ROOT");  // ./tessera sets it
+  const std::string git = std::string("git -C '") + (root && *root ? root : ".") + "' ";
+  std::string hash = first_line_of(git + "rev-parse --short HEAD 2>/dev/null");
+  if (!first_line_of(git + "status --porcelain --untracked-files=no 2>/dev/null | head -1").empty()) hash += "+";
   return hash;
 }
 

@@ -1,6 +1,9 @@
 #include "apps/random_weights.h"
 
+#include <algorithm>
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "apps/quantised_bits.h"
 #include "base/files.h"
@@ -35,7 +38,9 @@ void write_random_weights(const std::filesystem::path& folder) {
     const bool is_norm = !spec.buffer && spec.shape.size() == 1;
     const double scale = 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
     const int64_t inputs = spec.shape.back(), outputs = num_elements(spec.shape) / inputs;
-    const int64_t strip = std::min<int64_t>(outputs, 64);
+    const bool repeats = spec.part == Part::kBank || spec.part == Part::kComponent || spec.part == Part::kDense ||
+                         spec.part == Part::kAttention || spec.part == Part::kAlwaysOn || bits_of(spec) > 0;
+    const int64_t strip = repeats ? std::min<int64_t>(outputs, 64) : outputs;
     std::vector<float> values(static_cast<size_t>(strip * inputs));
     for (float& v : values) v = is_norm ? 1.0f : spec.buffer ? 0.0f : static_cast<float>(scale * rng.normal());
     std::vector<std::byte> packed(std::as_bytes(std::span(values)).begin(), std::as_bytes(std::span(values)).end());

@@ -27,7 +27,7 @@ SuiteResults run_suite(Scorer& scorer, const Tokenizer& tokenizer, const Suite& 
                        const std::function<void(double done, double total)>& progress = {});
 
 // {"bpb": {domain: x}, "cross_bpb": x, "cross_accuracy": {task: x, "mean": x}, "chance": 0.25, "suite_hash", "items":
-//  {task: n}, "route_statistics" (when there are routes)}
+//  {task: n}, "route_statistics" (when there are routes)}; without items no accuracies
 Json to_json(const SuiteResults& results, const Suite& suite);
 // What a bootstrap needs: {"heldout": {"domains", "sources", "domain": [index], "source": [index], "bytes": [n],
 // "bits": [x]}, "cross": the same, "choices": {task: "0110..." one digit an item}}. One entry a document.

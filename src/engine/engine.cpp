@@ -21,7 +21,7 @@ Engine::Engine(ModelFolder model, EngineOptions options)
                             })),
       pool_(options_.num_threads),
       transformer_(pool_),
-      routers_(model_.architecture, weights_, options_.allowed_domains, options_.kv_type, transformer_),
+      routers_(model_.architecture, weights_, options_.allowed_domains, transformer_),
       component_layer_(model_.architecture.hierarchy, transformer_, residency_.get()),
       rotary_(model_.architecture.trunk.rope_theta, head_dim(model_.architecture.trunk)) {}
 

@@ -57,8 +57,9 @@ class Engine {
   int64_t reusable_prefix(int64_t most) const;
 
   // Runs the segments (one a sequence) and gives the wanted hidden rows after the final norm, [rows, D], in order.
-  // Throws Error{kData} for tokens outside the vocabulary, a text beyond the context, and output that is not finite;
-  // Error{kFile} when the model's file was cut short meanwhile.
+  // Throws Error{kData} for tokens outside the vocabulary and a text beyond the context, which leave the sequences as
+  // they were, and for output that is not finite; Error{kFile} when the model's file was cut short meanwhile: after
+  // those the sequences are of no more use.
   std::span<const float> forward(std::span<const Segment> segments);
   // The routing of such a pass alone, for benchmarks: its tokens are embedded and routed as in forward (but for a gate,
   // which reads each layer's input), no layer runs. Not to be mixed with forward on the same sequence.

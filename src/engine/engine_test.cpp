@@ -44,6 +44,9 @@ std::vector<Kind> kinds() {
   always.domain_router.chunk_tokens = 32;
   always.domain_router.window_tokens = 40;
   all.push_back({"always-on", always});
+  Architecture single = tiny_architecture();
+  single.hierarchy.num_active = 1;
+  all.push_back({"one active", single});
   return all;
 }
 
@@ -174,6 +177,15 @@ TEST(Engine, AReplayedRouteGivesTheSameBits) {
   const std::vector<ScoredText> free = scorer.score({&tokens, 1});
   const Route route = free[0].route;
   EXPECT_EQ(scorer.score({&tokens, 1}, {}, {&route, 1})[0].log_probs, free[0].log_probs);
+  // Beside a text that chooses for itself.
+  const std::vector<int32_t> other = random_tokens(90, 60, 5);
+  const std::vector<float> other_alone = run(engine, other, 1000).hidden, alone = run(engine, tokens, 1000).hidden;
+  Sequence replayed = engine.new_sequence(true), chooses = engine.new_sequence(true);
+  replayed.replay = &route;
+  const Segment both[] = {{&chooses, other, Outputs::kAll}, {&replayed, std::span(tokens).first(99), Outputs::kAll}};
+  const std::span<const float> hidden = engine.forward(both);
+  EXPECT_TRUE(std::equal(other_alone.begin(), other_alone.end(), hidden.begin()));
+  EXPECT_TRUE(std::equal(hidden.begin() + static_cast<int64_t>(other_alone.size()), hidden.end(), alone.begin()));
   Route changed = route;
   std::fill(changed.components_TLK.begin(), changed.components_TLK.end(), 1);
   for (size_t i = 0; i < changed.components_TLK.size(); i += 2) changed.components_TLK[i] = 0;

@@ -15,12 +15,11 @@ size_t chunk_at(const Route& route, int64_t position) {
 
 }  // namespace
 
-Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed, KvType kv_type,
+Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed,
                  Transformer& transformer)
     : architecture_(architecture),
       weights_(weights),
       allowed_(std::move(allowed)),
-      kv_type_(kv_type),
       transformer_(transformer),
       routed_(routed_domains(architecture.hierarchy)),
       num_components_(static_cast<size_t>(num_components(architecture.hierarchy))) {

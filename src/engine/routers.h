@@ -26,7 +26,7 @@ struct TokenRow {
 class Routers {
  public:
   // All outlive the object. `allowed` [M] may be empty (all domains).
-  Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed, KvType kv_type,
+  Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed,
           Transformer& transformer);
 
   void prepare(Sequence& sequence) const;  // its caches
@@ -56,7 +56,6 @@ class Routers {
   const Architecture& architecture_;
   const Weights& weights_;
   std::vector<uint8_t> allowed_;
-  KvType kv_type_;
   Transformer& transformer_;
   std::vector<int> routed_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
   size_t num_components_;
@@ -68,7 +67,7 @@ class Routers {
   std::vector<uint8_t> active_RD_;  // domains
   std::vector<float> prior_RD_;     // beta log pi'; empty unless the ablation is on
   // A planner's scores [R, L N], of a row one domain after the other, each [L, its components]: as its heads give them.
-  // Of domains that are not active it holds nothing meaningful. Empty for a gate.
+  // Of domains that are not active, and for a gate, it holds nothing meaningful.
   AlignedVector<float> planned_;
 };
 

@@ -60,6 +60,9 @@ DomainRouter router_of_folder(const fs::path& folder, const Architecture& a, con
                 "distil a router with this config and data");
   };
   must_equal("domains", config["domains"], routed_names(a.hierarchy));
+  const Json mine = to_json(a)["domain_router"];
+  for (const char* key : {"kind", "width", "num_layers", "num_heads", "own_embedding"})
+    must_equal(key, config["domain_router"].value(key, Json()), mine[key]);
   must_equal("vocabulary of", config["vocab_size"], a.trunk.vocab_size);
   must_equal("tokenizer", config["tokenizer_hash"], hash_hex(tokenizer_json));
   Json whole = to_json(a);

@@ -17,7 +17,8 @@ void save_router(const std::filesystem::path& folder, const Architecture& archit
                  const Tokenizer& tokenizer, const Json& report);
 
 // Level 1's sizes, temperature and margin as the folder has them, for `architecture.domain_router`. Throws Error{kData}
-// for what is no router folder, Error{kConfig} when its domains, vocabulary or tokenizer aren't those given.
+// for what is no router folder, Error{kConfig} when its domains, width, depth, vocabulary or tokenizer aren't those
+// given.
 DomainRouter router_of_folder(const std::filesystem::path& folder, const Architecture& architecture,
                               const std::string& tokenizer_json);
 
