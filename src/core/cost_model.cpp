@@ -220,21 +220,21 @@ SolvedWidths solve_widths(const Architecture& shape, const Architecture& flat, d
                           double active_share) {
   const double n = num_components(shape.hierarchy), k = shape.hierarchy.num_active;
   const double g = shape.hierarchy.num_banks, active_g = num_active_banks(shape.hierarchy);
-  if (g == 0)
-    throw Error(ErrorCode::kConfig, "config key 'model.hierarchy.num_banks': sharing needs at least one bank, found 0");
   SolvedWidths solved{shape, 0, 0};
-  int& base = solved.architecture.hierarchy.base_width;
-  int& unique = solved.architecture.hierarchy.unique_width;
+  Hierarchy& h = solved.architecture.hierarchy;
+  int &base = g > 0 ? h.base_width : h.always_on_width, &unique = h.unique_width;  // base: what is shared
   base = unique = 0;
   const ParameterCount rest = count_parameters(solved.architecture), flat_count = count_parameters(flat);
   const double flat_total = static_cast<double>(flat_count.total()),
                flat_active = static_cast<double>(flat_count.active());
   // What is left for banks and components, in units of one row a layer; both are linear in Fb and Fu:
   //   total  (2 G + N) Fb + 3 N Fu <= T        active  (2 min(K, G) + K) Fb + 3 K Fu = A
+  // and with an always-on component instead of banks in its width Fa and Fu:
+  //   total  3 Fa + 3 N Fu <= T                active  3 Fa + 3 K Fu = A
   const double unit = static_cast<double>(num_component_layers(shape)) * shape.trunk.width;
   const double total_rows = (total_share * flat_total - static_cast<double>(rest.total())) / unit;
   const double active_rows = (active_share * flat_active - static_cast<double>(rest.active())) / unit;
-  const double base_total = 2 * g + n, base_active = 2 * active_g + k;
+  const double base_total = g > 0 ? 2 * g + n : 3, base_active = g > 0 ? 2 * active_g + k : 3;
   const double per_active = n / k;  // what a row of active weights is worth in total, were nothing shared
   const double saved = per_active * base_active - base_total;
   const double exact_base = saved > 0 ? (per_active * active_rows - total_rows) / saved : 0;
@@ -258,8 +258,9 @@ SolvedWidths solve_widths(const Architecture& shape, const Architecture& flat, d
   if (!found) {
     const char* hint =
         saved <= 0       ? "with as many banks as components nothing is shared: use fewer banks"
-        : exact_base < 1 ? "without banks it stays below that total already: use more, narrower components"
-                         : "a base bank would be wider than its component: use fewer, wider components or fewer banks";
+        : exact_base < 1 ? "without sharing it stays below that total already: use more, narrower components"
+        : g > 0          ? "a base bank would be wider than its component: use fewer, wider components or fewer banks"
+                         : "nothing would be left for the components' own parts: use fewer components";
     throw Error(
         ErrorCode::kConfig,
         fmt::format("no widths give {:.1f} % of the flat MoE's total and {:.1f} % of its active parameters with {} "

@@ -95,12 +95,13 @@ HardwareEstimate estimate_on(const Hardware& hardware, const Architecture& archi
 Architecture flat_twin(const Architecture& architecture);
 
 struct SolvedWidths {
-  Architecture architecture;                 // `shape` with base_width and unique_width set
+  Architecture architecture;                 // `shape` with its widths set
   double total_share = 0, active_share = 0;  // reached, of the flat MoE's
 };
-// Finds Fb and Fu of `shape` so that its total is at most `total_share` of `flat`'s and its active parameters within 1
-// % of `active_share` of flat's: (0.75, 1.0) is the preset 75/100, (0.75, 0.75) is 75/75. Multiples of 8 where they
-// suffice. Throws Error{kConfig} when no widths do (too few components, or too large a router).
+// Finds Fb and Fu of `shape` (without banks: the width of its always-on component, and Fu) so that its total is at most
+// `total_share` of `flat`'s and its active parameters within 1 % of `active_share` of flat's: (0.75, 1.0) is the preset
+// 75/100, (0.75, 0.75) is 75/75. Multiples of 8 where they suffice. Throws Error{kConfig} when no widths do (too few
+// components, or too large a router).
 SolvedWidths solve_widths(const Architecture& shape, const Architecture& flat, double total_share, double active_share);
 
 }  // namespace tessera

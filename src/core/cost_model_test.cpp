@@ -162,7 +162,9 @@ TEST(CostModel, FlatTwinSharesNothingAndPassesTheCheck) {
 
 TEST(SolveWidths, ReachesBothPresetsWithFinerComponentsToo) {
   const Architecture flat = flat_prototype(256);
-  for (const auto& [n, k, g, active] : {std::tuple{32, 2, 8, 1.0}, {64, 4, 8, 1.0}, {128, 2, 8, 0.75}}) {
+  // Without banks it is an always-on component that is shared.
+  for (const auto& [n, k, g, active] :
+       {std::tuple{32, 2, 8, 1.0}, {64, 4, 8, 1.0}, {128, 2, 8, 0.75}, {32, 2, 0, 1.0}}) {
     const SolvedWidths solved = solve_widths(prototype(n, k, g), flat, 0.75, active);
     EXPECT_LE(solved.total_share, 0.75);
     EXPECT_GT(solved.total_share, 0.74);  // reached, not undercut
@@ -178,7 +180,7 @@ TEST(SolveWidths, SaysWhyNoWidthsDo) {
   const Architecture flat = flat_prototype(256);
   EXPECT_THROW(solve_widths(prototype(32, 2, 32), flat, 0.75, 1.0), Error);  // a bank each shares nothing
   EXPECT_THROW(solve_widths(prototype(32, 2, 8), flat, 0.1, 1.0), Error);    // less than sharing can save
-  EXPECT_THROW(solve_widths(prototype(32, 2, 0), flat, 0.75, 1.0), Error);   // no banks
+  EXPECT_THROW(solve_widths(prototype(32, 2, 0), flat, 0.01, 1.0), Error);   // nor an always-on component
   Architecture heavy = prototype(32, 2, 8);
   heavy.component_router.width = 4096;  // the router alone is larger than the flat MoE
   EXPECT_THROW(solve_widths(heavy, flat, 0.75, 1.0), Error);
