@@ -223,7 +223,7 @@ SolvedWidths solve_widths(const Architecture& shape, const Architecture& flat, d
   SolvedWidths solved{shape, 0, 0};
   Hierarchy& h = solved.architecture.hierarchy;
   int &base = g > 0 ? h.base_width : h.always_on_width, &unique = h.unique_width;  // base: what is shared
-  base = unique = 0;
+  h.base_width = base = unique = 0;
   const ParameterCount rest = count_parameters(solved.architecture), flat_count = count_parameters(flat);
   const double flat_total = static_cast<double>(flat_count.total()),
                flat_active = static_cast<double>(flat_count.active());
