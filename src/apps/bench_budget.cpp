@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <iostream>
 #include <numeric>
 
@@ -16,7 +15,6 @@
 #include "base/rng.h"
 #include "base/temporary_folder.h"
 #include "base/threads.h"
-#include "core/config.h"
 #include "core/tensor_names.h"
 #include "engine/engine.h"
 #include "engine/generate.h"

@@ -34,17 +34,18 @@ void write_random_weights(const std::filesystem::path& folder) {
   SafetensorsWriter writer(folder / "model.safetensors", list, {{kConfigHashKey, config_hash(config)}});
   for (size_t i = 0; i < specs.size(); ++i) {
     const TensorSpec& spec = specs[i];
+    const int b = bits_of(spec);
     Rng rng(1, i);
     const bool is_norm = !spec.buffer && spec.shape.size() == 1;
     const double scale = 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
     const int64_t inputs = spec.shape.back(), outputs = num_elements(spec.shape) / inputs;
     const bool repeats = spec.part == Part::kBank || spec.part == Part::kComponent || spec.part == Part::kDense ||
-                         spec.part == Part::kAttention || spec.part == Part::kAlwaysOn || bits_of(spec) > 0;
+                         spec.part == Part::kAttention || spec.part == Part::kAlwaysOn || b > 0;
     const int64_t strip = repeats ? std::min<int64_t>(outputs, 64) : outputs;
     std::vector<float> values(static_cast<size_t>(strip * inputs));
     for (float& v : values) v = is_norm ? 1.0f : spec.buffer ? 0.0f : static_cast<float>(scale * rng.normal());
     std::vector<std::byte> packed(std::as_bytes(std::span(values)).begin(), std::as_bytes(std::span(values)).end());
-    if (const int b = bits_of(spec)) {
+    if (b > 0) {
       packed.resize(static_cast<size_t>(quantised_bytes(strip, inputs, b)));
       quantise_matrix(values.data(), strip, inputs, b, packed.data());
     }

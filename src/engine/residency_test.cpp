@@ -127,9 +127,10 @@ TEST(Residency, APassLargerThanTheSlotsKeepsSomeComponentsWherePlainLruKeepsNone
     return engine.residency()->statistics().reads;
   };
   // How far the reading thread gets ahead of a pass depends on the machine's load (115 to 150 reads, LRU 173): the best
-  // of three.
-  const int64_t by_route = std::min({reads(Paging::kByRoute), reads(Paging::kByRoute), reads(Paging::kByRoute)});
-  EXPECT_LT(static_cast<double>(by_route), 0.9 * static_cast<double>(reads(Paging::kPlainLru)));
+  // of five.
+  int64_t by_route = reads(Paging::kByRoute);
+  for (int i = 1; i < 5; ++i) by_route = std::min(by_route, reads(Paging::kByRoute));
+  EXPECT_LT(static_cast<double>(by_route), 0.75 * static_cast<double>(reads(Paging::kPlainLru)));
 }
 
 // Which components a text uses changes at once, all 30 passes, so that a rate over many passes is always behind.

@@ -164,9 +164,10 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   for (const TokenRow& row : rows) {
     const Route& route = row.sequence->route;
     const size_t chunk = chunk_at(route, row.position);
-    for (const int d : routed_index_) {
-      active_RD_.push_back(d < 0 || route.active_CM[chunk * m + static_cast<size_t>(d)]);
+    for (size_t domain = 0; domain < num_domains; ++domain) {
+      active_RD_.push_back(is_active(route, chunk, domain));
       if (c.prior_weight == 0) continue;
+      const int d = routed_index_[domain];
       constexpr float kEpsilon = 0.05f;
       const float pi =
           d < 0 ? 1.0f
@@ -239,10 +240,14 @@ std::vector<uint8_t> Routers::domains_after_pass() const {
   return active_D;
 }
 
+bool Routers::is_active(const Route& route, size_t chunk, size_t domain) const {
+  const int d = routed_index_[domain];
+  return d < 0 || route.active_CM[chunk * routed_.size() + static_cast<size_t>(d)];
+}
+
 void Routers::add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const {
-  const size_t chunk = chunk_at(route, position), m = routed_.size();
-  for (size_t d = 0; d < active_D.size(); ++d)
-    active_D[d] |= routed_index_[d] < 0 || route.active_CM[chunk * m + static_cast<size_t>(routed_index_[d])];
+  const size_t chunk = chunk_at(route, position);
+  for (size_t d = 0; d < active_D.size(); ++d) active_D[d] |= is_active(route, chunk, d);
 }
 
 // The K best by score + selection bias among the components of active domains, the first of equals, and their weights:

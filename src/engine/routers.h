@@ -51,6 +51,7 @@ class Routers {
   void choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N,
                   LayerChoice& choice) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
+  bool is_active(const Route& route, size_t chunk, size_t domain) const;
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;
 
   const Architecture& architecture_;
