@@ -69,12 +69,17 @@ Progress::~Progress() {
   if (open_line_) std::fputc('\n', stderr);
 }
 
+void Progress::begin_at(double done) {
+  done_before_ = done;
+  started_s_ = now_s();
+}
+
 void Progress::update(double done, double total, const std::string& detail) {
   const double now = now_s();
   if (now - last_s_ < every_s_) return;
   last_s_ = now;
   const double share = total > 0 ? done / total : 0;
-  const double left_s = share > 0 ? (now - started_s_) * (1 - share) / share : 0;
+  const double left_s = done > done_before_ ? (now - started_s_) * (total - done) / (done - done_before_) : 0;
   const std::string line = fmt::format("{} {:3.0f} %  {}  {} left", what_, 100 * share, detail, human_seconds(left_s));
   if (stderr_is_terminal()) {
     std::fprintf(stderr, "\r\033[K%s", line.c_str());

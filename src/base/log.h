@@ -38,13 +38,15 @@ class Progress {
  public:
   explicit Progress(std::string what, double every_s = 5.0);
   ~Progress();
+  // The time left is judged from what is done from now on, not from what was done before (work that is taken up again).
+  void begin_at(double done);
   // `done` of `total`; `detail` is printed behind the share and the time left. Prints only when it is time to.
   void update(double done, double total, const std::string& detail = "");
   void finish(const std::string& detail = "");
 
  private:
   std::string what_;
-  double every_s_, started_s_, last_s_ = -1e9;
+  double every_s_, started_s_, last_s_ = -1e9, done_before_ = 0;
   bool open_line_ = false;
 };
 

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 namespace tessera {
 namespace {
 
@@ -72,6 +75,18 @@ TEST(LogTest, ProgressPrintsPlainLinesWhenItIsTime) {
   EXPECT_EQ(text.find("read  25"), std::string::npos) << text;
   EXPECT_NE(text.find("read done in 0s  4 files\n"), std::string::npos) << text;
   EXPECT_EQ(text.find('\r'), std::string::npos) << text;
+}
+
+// A run that is taken up at 90 % has as long to go as the last tenth takes.
+TEST(LogTest, TimeLeftIsJudgedFromWhatIsDoneSinceTheBeginning) {
+  if (stderr_is_terminal()) GTEST_SKIP() << "standard error is a terminal";
+  testing::internal::CaptureStderr();
+  Progress progress("train", 0.0);
+  progress.begin_at(900'000);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  progress.update(900'001, 1'000'000, "x");  // 20 ms a step: over half an hour; as a share of all, 2 ms
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_NE(text.find("m"), std::string::npos) << text;
 }
 
 }  // namespace

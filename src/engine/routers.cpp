@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -162,7 +163,15 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   active_RD_.clear();
   prior_RD_.clear();
   for (const TokenRow& row : rows) {
-    const Route& route = row.sequence->route;
+    Route& route = row.sequence->route;
+    if (row.sequence->records_route) {  // room for what choose() will record
+      const size_t size =
+          (static_cast<size_t>(row.position) + 1) * static_cast<size_t>(route.num_layers * route.num_active);
+      if (route.components_TLK.size() < size) {
+        route.components_TLK.resize(size);
+        route.weights_TLK.resize(size);
+      }
+    }
     const size_t chunk = chunk_at(route, row.position);
     for (size_t domain = 0; domain < num_domains; ++domain) {
       active_RD_.push_back(is_active(route, chunk, domain));
@@ -252,15 +261,11 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
 
 // The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
 // the softmax over the chosen or, for K = 1, over all eligible.
-void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N,
-                         LayerChoice& choice) const {
+void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, int32_t* ids,
+                         float* weights) const {
   const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_));
-  const size_t begin = choice.ids_RK.size();
-  choice.ids_RK.resize(begin + k);
-  choice.weights_RK.resize(begin + k);
-  int32_t* ids = &choice.ids_RK[begin];
-  float *scores = &choice.weights_RK[begin], largest_score = -INFINITY, total = 0;
+  float *scores = weights, largest_score = -INFINITY, total = 0;
   const auto key_of = [&](size_t at) { return scores[at] + bias_N[static_cast<size_t>(ids[at])]; };
   const auto for_eligible = [&](const auto& body) {
     size_t first = 0;
@@ -295,9 +300,10 @@ void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const st
     for_eligible([&](int32_t, float score) { total += std::exp(score - largest_score); });
   } else {
     largest_score = *std::max_element(scores, scores + k);
-    for (size_t i = 0; i < k; ++i) total += std::exp(scores[i] - largest_score);
   }
-  for (size_t i = 0; i < k; ++i) scores[i] = std::exp(scores[i] - largest_score) / total;
+  for (size_t i = 0; i < k; ++i) scores[i] = std::exp(scores[i] - largest_score);
+  if (k > 1) total = std::accumulate(scores, scores + k, 0.0f);
+  for (size_t i = 0; i < k; ++i) scores[i] /= total;
 }
 
 LayerChoice Routers::choose(int layer, Activations& x) {
@@ -311,31 +317,28 @@ LayerChoice Routers::choose(int layer, Activations& x) {
     transformer_.project(weights.router_gate, x, gate.data(), static_cast<int64_t>(n), Store::kSet);
   }
   LayerChoice choice;
-  choice.ids_RK.reserve(rows * k);
-  choice.weights_RK.reserve(rows * k);
-  for (size_t r = 0; r < rows; ++r) {
-    Sequence& sequence = *rows_[r].sequence;
-    if (sequence.replay) {
+  choice.ids_RK.resize(rows * k);
+  choice.weights_RK.resize(rows * k);
+  constexpr size_t kRows = 64;  // a task
+  transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
+    for (size_t r = static_cast<size_t>(task) * kRows; r < std::min(rows, (static_cast<size_t>(task) + 1) * kRows);
+         ++r) {
+      Sequence& sequence = *rows_[r].sequence;
       const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
-      choice.ids_RK.insert(choice.ids_RK.end(), &sequence.replay->components_TLK[at],
-                           &sequence.replay->components_TLK[at] + k);
-      choice.weights_RK.insert(choice.weights_RK.end(), &sequence.replay->weights_TLK[at],
-                               &sequence.replay->weights_TLK[at] + k);
-    } else {
-      choose_row(r, l, gate.empty() ? nullptr : &gate[r * n], weights.selection_bias, choice);
-    }
-    if (sequence.records_route) {
-      Route& route = sequence.route;
-      const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
-      if (route.components_TLK.size() < at + k) {
-        const size_t size = (static_cast<size_t>(rows_[r].position) + 1) * layers * k;
-        route.components_TLK.resize(size);
-        route.weights_TLK.resize(size);
+      int32_t* ids = &choice.ids_RK[r * k];
+      float* shares = &choice.weights_RK[r * k];
+      if (sequence.replay) {
+        std::copy_n(&sequence.replay->components_TLK[at], k, ids);
+        std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
+      } else {
+        choose_row(r, l, gate.empty() ? nullptr : &gate[r * n], weights.selection_bias, ids, shares);
       }
-      std::copy_n(choice.ids_RK.end() - static_cast<int64_t>(k), k, &route.components_TLK[at]);
-      std::copy_n(choice.weights_RK.end() - static_cast<int64_t>(k), k, &route.weights_TLK[at]);
+      if (sequence.records_route) {
+        std::copy_n(ids, k, &sequence.route.components_TLK[at]);
+        std::copy_n(shares, k, &sequence.route.weights_TLK[at]);
+      }
     }
-  }
+  });
   return choice;
 }
 

@@ -161,24 +161,35 @@ HWY_INLINE void mix_page(const T* values, int64_t padded, int64_t count, float* 
   }
 }
 
-// scores[0, end) -> exp(scale score - max) with zeros outside [first, end) up to `padded_end`; gives 1 / their sum.
+// 2^x for x <= 0, zero below -126: a fifth-degree minimax polynomial on [-0.5, 0.5] (relative error 1e-7) times a
+// power of two. Half the instructions of hn::Exp, which has more digits and a wider range.
+HWY_INLINE Vec exp2_of_negative(F32 d, Vec x) {
+  const hn::RebindToSigned<F32> di;
+  const auto whole = hn::NearestInt(x);
+  const Vec f = hn::Sub(x, hn::ConvertTo(d, whole));
+  Vec p = hn::Set(d, 1.32647e-3f);
+  p = hn::MulAdd(p, f, hn::Set(d, 9.67151e-3f));
+  p = hn::MulAdd(p, f, hn::Set(d, 5.550734e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 2.4022242e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 6.9314698e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+  const Vec scaled = hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(whole)));
+  return hn::IfThenElseZero(hn::Ge(x, hn::Set(d, -126.0f)), scaled);
+}
+
+// scores[begin, padded_end) -> exp(scale (score - max)), zeros outside [first, end); gives 1 / their sum.
 HWY_INLINE float softmax(float* scores, int64_t begin, int64_t first, int64_t end, int64_t padded_end, float scale) {
   const F32 d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t t = begin; t < first; ++t) scores[t] = -INFINITY;
   for (int64_t t = end; t < padded_end; ++t) scores[t] = -INFINITY;
-  const Vec scale_v = hn::Set(d, scale);
   Vec largest = hn::Set(d, -INFINITY);
-  for (int64_t t = begin; t < padded_end; t += lanes) {
-    const Vec v = hn::Mul(hn::LoadU(d, scores + t), scale_v);
-    hn::StoreU(v, d, scores + t);
-    largest = hn::Max(largest, v);
-  }
-  largest = hn::MaxOfLanes(d, largest);
+  for (int64_t t = begin; t < padded_end; t += lanes) largest = hn::Max(largest, hn::LoadU(d, scores + t));
+  const float to_base_two = scale * 1.44269504f;
+  const Vec factor = hn::Set(d, to_base_two), top = hn::Mul(hn::MaxOfLanes(d, largest), factor);
   Vec sums = hn::Zero(d);
   for (int64_t t = begin; t < padded_end; t += lanes) {
-    const Vec v = hn::LoadU(d, scores + t);
-    const Vec e = hn::IfThenElseZero(hn::Gt(v, hn::Set(d, -INFINITY)), hn::Exp(d, hn::Sub(v, largest)));
+    const Vec e = exp2_of_negative(d, hn::MulSub(hn::LoadU(d, scores + t), factor, top));
     hn::StoreU(e, d, scores + t);
     sums = hn::Add(sums, e);
   }

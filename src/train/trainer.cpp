@@ -332,6 +332,7 @@ TrainResult Run::train() {
   const InterruptGuard guard;
   const TrainConfig& t = config_.train;
   last_mark_s_ = now_s();
+  progress_.begin_at(static_cast<double>(steps_));
   double previous_s = now_s();
   int64_t saved_at = -1;
   while (steps_ < t.steps && !interrupted) {
