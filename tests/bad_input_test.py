@@ -122,6 +122,17 @@ def test_unknown_command(program, tmp_path):
         (TRAIN, ["eval", "runs/tiny"], "--data"),
         (TESSERA, ["generate", "runs/tiny", "-n", "many"], "many"),
         (TESSERA, ["generate", "runs/tiny", "--temperature", "-1"], "-1"),
+        (TESSERA, ["generate", "runs/tiny", "--top-p", "nan"], "top_p"),
+        (TESSERA, ["generate", "runs/tiny", "--seed", "-1"], "-1"),
+        (TESSERA, ["generate", "runs/tiny", "--memory", "-5"], "512MiB"),
+        (TESSERA, ["generate", "runs/tiny", "--stop", ""], "--stop"),
+        (TESSERA, ["generate", "runs/tiny", "--logprobs", "3"], "--logprobs"),
+        (TESSERA, ["generate", "runs/tiny", "--domains", "letters", "--deny", "letters"], "letters"),
+        (TESSERA, ["score", "runs/tiny", "--threads", "100000000"], "100000000"),
+        (TESSERA, ["eval", "runs/tiny", "--data", "documents.jsonl", "--max-bytes", "-7"], "-7"),
+        (TESSERA, ["bench", "foo"], "foo"),
+        (TRAIN, ["train", "tiny.json", "--train.num_threads=100000000"], "train.num_threads"),
+        (TRAIN, ["compare", "--seeds", "-1"], "-1"),
     ],
 )
 def test_wrong_arguments(trained, program, arguments, part):
@@ -291,6 +302,31 @@ def test_generate(trained):
     result = generate("-p", "", "-n", 5, "--json")
     assert result.returncode == 0, result.stderr
     assert len(json.loads(result.stdout.splitlines()[-1])["text"]) > 0
+
+
+def test_a_full_disk_under_standard_output_is_no_success(trained):
+    for arguments in (["generate", "runs/tiny", "-n", "5"], ["inspect", "runs/tiny"], ["completion", "bash"]):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([TESSERA, *arguments], cwd=trained, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert result.returncode == 2, arguments
+        assert "standard output" in result.stderr
+
+
+def test_inspect_of_a_model_that_may_only_be_read(copy):
+    blocked = copy / "runs/tiny/component_use.svg.tmp"
+    blocked.mkdir()  # root may write anywhere; nobody can open a folder for writing
+    result = run(TESSERA, "inspect", "runs/tiny", "--json", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["parameters"] > 0
+    if "heat map" in result.stdout + result.stderr:
+        assert "warning: no heat map" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made(trained, tmp_path):
+    (tmp_path / "file").write_text("x")
+    refused(run(TESSERA, "quantize", "runs/tiny", tmp_path / "file/out", "--bits", "8", cwd=trained), "file")
+    documents = write_documents(tmp_path / "documents.jsonl")
+    refused(run(TESSERA, "data", "build", documents, "--out", tmp_path / "file/out", "--tokenizer", TOKENIZER, cwd=trained), "file")
 
 
 @pytest.mark.parametrize("text", ["", "This is no JSON.\n", '{"domain": "letters"}\n'])

@@ -49,12 +49,14 @@ void print(const Json& atlas) {
       if (c["classes"][i].get<double>() > c["classes"][best].get<double>()) best = i;
     }
     const double lift = share > 0 ? c["classes"][best].get<double>() / share : 0;
-    std::cout << fmt::format("{:<8}{:<18}{:>7.2f} %{:>12.4f}{:>13.4f}{:>15}  {} ({:.1f}x){}\n", c["layer"].get<int>(),
+    const std::string use =
+        share > 0 ? fmt::format("{} ({:.1f}x)", atlas["classes"][best].get<std::string>(), lift) : "never picked";
+    std::cout << fmt::format("{:<8}{:<18}{:>7.2f} %{:>12.4f}{:>13.4f}{:>15}  {}{}\n", c["layer"].get<int>(),
                              c["name"].get<std::string>(), 100 * share, c["class_bits"].get<double>(),
-                             c["domain_bits"].get<double>(), shown_nats(c.value("removal_nats", Json())),
-                             atlas["classes"][best].get<std::string>(), lift, c["dead"].get<bool>() ? "  dead" : "");
+                             c["domain_bits"].get<double>(), shown_nats(c.value("removal_nats", Json())), use,
+                             c["dead"].get<bool>() ? "; dead in its own domain's text" : "");
   }
-  std::cout << fmt::format("dead components: {}", atlas["dead"].size());
+  std::cout << fmt::format("dead components (under 0.1 % of their own domain's tokens): {}", atlas["dead"].size());
   for (const Json& name : atlas["dead"]) std::cout << "; " << name.get<std::string>();
   std::cout << "\n";
 }

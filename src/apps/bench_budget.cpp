@@ -289,7 +289,7 @@ void add_bench_budget_command(CLI::App& app) {
   command->add_option("--size", options->model_bytes, "of the model of random weights, at least")
       ->transform(CLI::AsSizeValue(true));
   command->add_option("--turns", options->turns, "that count")->check(CLI::Range(1, 1000))->capture_default_str();
-  command->add_option("--threads", options->threads, "0: all CPUs")->check(CLI::Range(0, 1024));
+  command->add_option("--threads", options->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->footer("Example: ./tessera bench engine --budget --routes runs/demo --text README.md");
   command->callback([options] { run_budget_bench(*options); });
 }

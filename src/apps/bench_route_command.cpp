@@ -256,10 +256,11 @@ void add_bench_route_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--components", args->components, "components a layer to try, half of them general")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::Range(8, 1 << 14))
       ->capture_default_str();
   command->add_option("--repeats", args->repeats, "turns")->check(CLI::Range(1, 10000))->capture_default_str();
-  command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, 1024));
+  command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->allow_extras();
   command->footer("Example: ./tessera bench route models/tessera-mini --json");

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/peak_memory.h"
+#include "base/threads.h"
 #include "core/cost_model.h"
 #include "kernels/gemm.h"
 #include "train/losses.h"
@@ -113,7 +114,7 @@ void add_bench_train_command(CLI::App& app) {
   command->add_option("TOKENS", args->tokens, "token ids as text, rows one after the other")->required();
   command->add_option("--rows", args->rows);
   command->add_option("--precision", args->precision);
-  command->add_option("--threads", args->threads);
+  command->add_option("--threads", args->threads)->check(CLI::Range(0, kMostThreads));
   command->add_flag("--write-random", args->write_random, "write fresh weights beside MODEL's config.json and stop");
   command->callback([args] {
     if (args->write_random) return write_random(args->model);

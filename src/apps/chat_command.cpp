@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <utility>
 
 #include "apps/commands.h"
 #include "apps/engine_arguments.h"
@@ -50,28 +52,37 @@ std::string history_file() {
   return home ? std::string(home) + "/.tessera_history" : "";
 }
 
+constexpr int kMostTokens = 1 << 20;  // of an answer
+
 void set_option(engine::GenerateOptions& options, const std::string& name, const std::string& value) {
   char* end = nullptr;
   const double number = std::strtod(value.c_str(), &end);
-  if (value.empty() || *end != '\0' || !(number >= 0 && number < 1e9))
-    throw Error(ErrorCode::kUsage, "/set " + name + ": expected a number, found '" + value + "'");
+  if (value.empty() || *end != '\0') throw Error(ErrorCode::kUsage, "/set " + name + ": '" + value + "' is no number");
+  const auto whole = [&](double least, double most) {
+    if (number >= least && number <= most && number == std::floor(number)) return static_cast<int64_t>(number);
+    throw Error(ErrorCode::kUsage, fmt::format("/set {}: expected a whole number from {:.0f} to {:.0f}, found {}", name,
+                                               least, most, value));
+  };
+  engine::GenerateOptions changed = options;
   if (name == "temperature") {
-    options.sampler.temperature = number;
+    changed.sampler.temperature = number;
   } else if (name == "top_k") {
-    options.sampler.top_k = static_cast<int>(number);
+    changed.sampler.top_k = static_cast<int>(whole(0, 1 << 24));
   } else if (name == "top_p") {
-    options.sampler.top_p = number;
+    changed.sampler.top_p = number;
   } else if (name == "min_p") {
-    options.sampler.min_p = number;
-  } else if (name == "repetition_penalty" && number > 0) {
-    options.sampler.repetition_penalty = number;
+    changed.sampler.min_p = number;
+  } else if (name == "repetition_penalty") {
+    changed.sampler.repetition_penalty = number;
   } else if (name == "seed") {
-    options.sampler.seed = static_cast<uint64_t>(number);
-  } else if (name == "tokens" && number >= 1) {
-    options.max_tokens = static_cast<int>(number);
+    changed.sampler.seed = static_cast<uint64_t>(whole(0, 9007199254740992.0));
+  } else if (name == "tokens") {
+    changed.max_tokens = static_cast<int>(whole(1, kMostTokens));
   } else {
-    throw Error(ErrorCode::kUsage, "/set " + name + " " + value + " can't be set", "/help lists what can");
+    throw Error(ErrorCode::kUsage, "there is no '" + name + "' to set", "/help lists what can be set");
   }
+  engine::check(changed.sampler);
+  options = changed;
 }
 
 // False: leave.
@@ -116,6 +127,7 @@ void run_chat(const EngineArguments& args, const engine::GenerateOptions& given,
     if (!history.empty()) ::read_history(history.c_str());
     log_info("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
   }
+  int dropped = 0;
   struct sigaction action = {}, before = {};
   action.sa_handler = on_interrupt;
   while (const std::optional<std::string> line = read_line(interactive)) {
@@ -133,6 +145,8 @@ void run_chat(const EngineArguments& args, const engine::GenerateOptions& given,
       });
       ::sigaction(SIGINT, &before, nullptr);
       std::cout << (is_interrupted ? " [stopped]\n" : "\n") << std::flush;
+      if (session.num_dropped_turns() > std::exchange(dropped, session.num_dropped_turns()))
+        log_info("the context is full: {} of the oldest exchanges are forgotten", dropped);
     } catch (const Error& e) {
       ::sigaction(SIGINT, &before, nullptr);
       log_info("error: {}", e.what());
@@ -156,7 +170,7 @@ void add_chat_command(CLI::App& app) {
   add_engine_options(*command, args->engine);
   command->add_option("--system", args->system, "the system message");
   command->add_option("-n,--tokens", args->options.max_tokens, "of an answer, at most")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(CLI::Range(1, kMostTokens))
       ->capture_default_str();
   add_sampler_options(*command, args->options.sampler);
   command->footer("Example: ./tessera get smollm2 && ./tessera chat models/smollm2");

@@ -296,8 +296,11 @@ void add_compare_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("compare", "Train and evaluate the variants of configs/compare: FOLDER [--key=value ...]");
   command->add_option("FOLDER", args->folder, "plan.json and a config a variant")->capture_default_str();
-  command->add_option("--only", args->only, "these variants: NAME,...")->delimiter(',');
-  command->add_option("--seeds", args->seeds, "instead of the plan's: 1,2,3")->delimiter(',');
+  command->add_option("--only", args->only, "these variants: NAME,...")->delimiter(',')->allow_extra_args(false);
+  command->add_option("--seeds", args->seeds, "instead of the plan's: 1,2,3")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Range(int64_t{0}, INT64_MAX));
   command->add_option("--out", args->out, "where results go")->capture_default_str();
   command->add_option("--runs", args->runs, "where runs are kept")->capture_default_str();
   command->add_flag("--time", args->time,

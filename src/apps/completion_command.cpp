@@ -20,7 +20,12 @@ struct CommandWords {
 
 // Commands of tessera-train and of the ./tessera script: this program can't see their options.
 const CommandWords kElsewhere[] = {
-    {"train", "Train a model", {"--resume", "--init", "--json", "--help"}, true},
+    {"train", "Train a model", {"--resume", "--init", "--add-domain", "--json", "--help"}, true},
+    {"distil",
+     "Distil the domain router that training starts from",
+     {"--out", "--teacher", "--no-teacher", "--json", "--help"},
+     true},
+    {"embed", "A teacher's vectors of texts", {"--data", "--teacher", "--tokens-only", "--help"}, false},
     {"demo", "Data, training, evaluation, text and an HTML page", {"--config", "--json", "--help"}, false},
     {"compare",
      "Train and evaluate the variants of configs/compare",
@@ -63,8 +68,12 @@ void add_words(const CLI::App& command, std::vector<std::string>& words) {
 std::vector<CommandWords> all_commands(const CLI::App& app) {
   std::vector<CommandWords> commands;
   for (const CLI::App* sub : app.get_subcommands(kEveryApp)) {
+    if (sub->get_group().empty()) continue;  // not for users
     CommandWords command = {sub->get_name(), sub->get_description(), {}, sub->get_allow_extras()};
     // Words that no option names: values, and what the script itself adds.
+    if (command.name == "eval") command.words = {"--suite", "routing", "cross"};
+    if (command.name == "inspect") command.words = {"--atlas"};
+    if (command.name == "bench") command.words = {"train", "engine"};
     if (command.name == "data") command.words = {"fetch", "small", "full"};
     if (command.name == "completion") command.words = {"bash", "zsh"};
     add_words(*sub, command.words);

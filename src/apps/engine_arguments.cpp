@@ -1,5 +1,7 @@
 #include "apps/engine_arguments.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
@@ -9,18 +11,26 @@ namespace tessera {
 void add_engine_options(CLI::App& command, EngineArguments& args) {
   command.add_option("MODEL_OR_RUN", args.model, "a model folder or a run")->required();
   command.add_option("--domains", args.domains, "only these domains may be active, for example code,mathematics")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command.add_option("--deny", args.deny, "domains that must not be active: their components are never read")
-      ->delimiter(',');
-  command.add_option("--threads", args.threads, "0: all CPUs")->check(CLI::Range(0, 1024));
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command.add_option("--threads", args.threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command.add_option("--cache", args.cache, "keys and values in f32, f16 or i8")
       ->check(CLI::IsMember({"f32", "f16", "i8"}))
       ->capture_default_str();
   command
       .add_option("--memory", args.memory_bytes,
                   "all memory that the program may hold, for example 512MiB: what doesn't fit is read on demand")
-      ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::PositiveNumber);
+      ->transform(CLI::Validator(
+          [](std::string& text) {
+            const std::optional<int64_t> bytes = parse_bytes(text);
+            if (!bytes || *bytes == 0) return "expected a size such as 512MiB or 1.5GB, found '" + text + "'";
+            text = std::to_string(*bytes);
+            return std::string();
+          },
+          "SIZE"));
 }
 
 Json memory_json(const engine::Engine& engine) {
@@ -39,20 +49,16 @@ Json memory_json(const engine::Engine& engine) {
 }
 
 void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler) {
-  command.add_option("--temperature", sampler.temperature, "0: the most probable token")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  command.add_option("--top-k", sampler.top_k, "only the K most probable tokens; 0: all")
-      ->check(CLI::Range(0, 1 << 24))
-      ->capture_default_str();
-  command.add_option("--top-p", sampler.top_p, "nucleus sampling")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  command.add_option("--temperature", sampler.temperature, "0: the most probable token")->capture_default_str();
+  command.add_option("--top-k", sampler.top_k, "only the K most probable tokens; 0: all")->capture_default_str();
+  command.add_option("--top-p", sampler.top_p, "nucleus sampling")->capture_default_str();
   command.add_option("--min-p", sampler.min_p, "at least so many times the best token's probability")
-      ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command.add_option("--repetition-penalty", sampler.repetition_penalty, "of tokens that the text has; 1: none")
-      ->check(CLI::Range(0.01, 100.0))
       ->capture_default_str();
-  command.add_option("--seed", sampler.seed, "of the sampling")->capture_default_str();
+  command.add_option("--seed", sampler.seed, "of the sampling")
+      ->check(CLI::Range(int64_t{0}, INT64_MAX))
+      ->capture_default_str();
 }
 
 namespace {
@@ -79,6 +85,9 @@ LoadedEngine load_engine(const EngineArguments& args, const std::string& text_fi
   engine::EngineOptions options;
   options.num_threads = args.threads;
   options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args.domains, args.deny, "--domains/--deny");
+  if (!options.allowed_domains.empty() &&
+      std::count(options.allowed_domains.begin(), options.allowed_domains.end(), 1) == 0)
+    log_warn("every domain is barred: the general domain's components alone serve");
   options.kv_type = args.cache == "f32" ? KvType::kF32 : args.cache == "f16" ? KvType::kF16 : KvType::kI8;
   std::vector<int32_t> stop_tokens;
   if (folder.config.contains("eos_tokens") && folder.config["eos_tokens"].is_array()) {

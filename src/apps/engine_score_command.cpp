@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "core/safetensors.h"
 #include "data/evaluate.h"
 #include "engine/scorer.h"
@@ -73,7 +74,8 @@ void run_score(const EngineArguments& args, const std::string& out) {
 void run_eval(const EngineArguments& args, const std::string& data, int64_t max_bytes, bool json) {
   LoadedEngine loaded = load_engine(args, data);
   engine::EngineScorer scorer(*loaded.engine);
-  evaluate_file(scorer, loaded.tokenizer, loaded.engine->architecture().hierarchy, data, max_bytes, json);
+  evaluate_file(scorer, loaded.tokenizer, loaded.engine->architecture().hierarchy, data, max_bytes,
+                args.domains.empty() && args.deny.empty(), json);
 }
 
 void run_perplexity(const EngineArguments& args, const std::string& file, int64_t max_tokens, bool json) {
@@ -120,7 +122,7 @@ void add_score_command(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("score", "Logits and routes of given tokens, for comparison with other programs");
   command->add_option("MODEL_OR_RUN", args->engine.model, "a model folder or a run")->required();
-  command->add_option("--threads", args->engine.threads, "0: all CPUs");
+  command->add_option("--threads", args->engine.threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_option("--logits", args->out, "write the logits of every text here (safetensors: text.0 [T, V], ...)");
   command->footer(
       "Example: echo '[0, 17, 42]' | ./tessera score runs/demo --logits logits.safetensors\n"
@@ -141,9 +143,11 @@ void add_eval_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("eval", "Bits per byte by domain on labelled documents");
   add_engine_options(*command, args->engine);
   command->add_option("--data", args->data, "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}")->required();
-  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything");
+  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(CLI::NonNegativeNumber);
   command->add_flag("--json", args->json, "last line: one JSON object");
-  command->footer("Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000");
+  command->footer(
+      "Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000\n"
+      "More: ./tessera eval --suite routing --help (is level 1 right; what mixed text costs)");
   command->callback([args] { run_eval(args->engine, args->data, args->max_bytes, args->json); });
 }
 
@@ -159,7 +163,8 @@ void add_perplexity_command(CLI::App& app) {
   add_engine_options(*command, args->engine);
   command->add_option("FILE", args->file, "plain text; windows of the context length (at most 2,048) don't overlap")
       ->required();
-  command->add_option("--max-tokens", args->max_tokens, "of the file's beginning; 0: all");
+  command->add_option("--max-tokens", args->max_tokens, "of the file's beginning; 0: all")
+      ->check(CLI::NonNegativeNumber);
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer("Example: ./tessera perplexity models/smollm2 README.md");
   command->callback([args] { run_perplexity(args->engine, args->file, args->max_tokens, args->json); });

@@ -73,6 +73,10 @@ Json run_routing_suite(const SuiteArguments& args, const ModelFolder& folder) {
   const auto or_of_set = [&](const std::string& given, const char* name) {
     return given.empty() ? set / name : std::filesystem::path(given);
   };
+  if (args.data.empty() && !std::filesystem::exists(set / "heldout.jsonl.zst"))
+    throw Error(
+        ErrorCode::kUsage, "--data is missing: which documents? (there is no " + set.string() + ")",
+        "--data FILE.jsonl of {\"text\", \"domain\"}, or ./tessera data fetch small && ./tessera data build small");
   RoutingSuiteOptions options;
   options.documents = documents_of(or_of_set(args.data, "heldout.jsonl.zst"));
   const std::filesystem::path mixed = or_of_set(args.mixed, "cross.jsonl.zst");
@@ -157,19 +161,22 @@ void add_eval_command(CLI::App& app) {
                    "per byte, multiple "
                    "choice")
       ->check(CLI::IsMember({"routing", "cross"}));
-  command->add_option("--domains", args->domains, "only these domains may be active")->delimiter(',');
-  command->add_option("--deny", args->deny, "domains that must not be active")->delimiter(',');
+  command->add_option("--domains", args->domains, "only these domains may be active")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command->add_option("--deny", args->deny, "domains that must not be active")->delimiter(',')->allow_extra_args(false);
   command->add_option("--mixed", args->routing.mixed,
                       "routing: documents that mix domains (cross.jsonl.zst of the data)");
   command->add_option("--train-data", args->routing.train_data,
                       "routing: the data folder that the linear baseline learns from");
   command->add_option("--teacher", args->routing.teacher, "routing: a teacher that distil saved (ROUTER/teacher)");
   command->add_option("--regret-texts", args->routing.regret_texts, "routing: texts of each kind; 0: all")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--decisions", args->routing.decisions,
                       "routing: write label and choice of each document to this JSONL file");
-  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything");
-  command->add_option("--threads", args->threads, "0: all CPUs");
+  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(CLI::NonNegativeNumber);
+  command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer(
       "Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000\n"
@@ -195,7 +202,8 @@ void add_eval_command(CLI::App& app) {
     routing.allowed_domains =
         allowed_domains(folder.architecture.hierarchy, args->domains, args->deny, "--domains/--deny");
     ModelScorer scorer(model, routing);
-    evaluate_file(scorer, tokenizer, folder.architecture.hierarchy, args->data, args->max_bytes, args->json);
+    evaluate_file(scorer, tokenizer, folder.architecture.hierarchy, args->data, args->max_bytes,
+                  routing.allowed_domains.empty(), args->json);
   });
 }
 

@@ -8,7 +8,7 @@
 namespace tessera {
 
 void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& hierarchy, const std::string& data,
-                   int64_t max_bytes, bool json) {
+                   int64_t max_bytes, bool all_domains, bool json) {
   std::vector<Document> documents;
   read_documents(data, [&](Document&& d) { documents.push_back(std::move(d)); });
   EvaluateOptions options;
@@ -29,12 +29,18 @@ void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& 
   }
   row("all", static_cast<int64_t>(evaluation.documents.size()), evaluation.bytes(), evaluation.tokens(),
       evaluation.bpb_all());
-  if (evaluation.route.document_accuracy() >= 0) {  // the documents have labels that the model knows
-    std::cout << fmt::format("level 1 right: {:.1f} % of chunks, {:.1f} % of documents\n",
-                             100 * evaluation.route.chunk_accuracy(), 100 * evaluation.route.document_accuracy());
+  const RouteStatistics& route = evaluation.route;
+  if (all_domains && route.num_judged_documents() > 0) {  // the documents have labels that the model knows
+    std::cout << fmt::format("level 1 right: {:.1f} % of {} chunks, {:.1f} % of {} documents\n",
+                             100 * route.chunk_accuracy(), route.num_judged_chunks(), 100 * route.document_accuracy(),
+                             route.num_judged_documents());
   }
-  if (!evaluation.route.empty()) std::cout << fmt::format("dead components: {}\n", evaluation.route.num_dead());
-  if (json) std::cout << to_json(evaluation).dump() << "\n";
+  if (!route.empty()) std::cout << fmt::format("dead components: {}\n", route.num_dead());
+  if (!json) return;
+  Json report = to_json(evaluation);
+  if (!all_domains && report.contains("route_statistics"))
+    report["route_statistics"]["chunk_accuracy"] = report["route_statistics"]["document_accuracy"] = nullptr;
+  std::cout << report.dump() << "\n";
 }
 
 }  // namespace tessera

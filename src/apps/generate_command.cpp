@@ -6,6 +6,7 @@
 #include "apps/commands.h"
 #include "apps/engine_arguments.h"
 #include "apps/route_text.h"
+#include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/peak_memory.h"
@@ -37,27 +38,33 @@ void add_generate_command(CLI::App& app) {
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
   add_sampler_options(*command, args->options.sampler);
-  command->add_option("--stop", args->options.stop, "the text ends before this; may be given several times");
+  command->add_option("--stop", args->options.stop, "the text ends before this; may be given several times")
+      ->allow_extra_args(false)
+      ->check([](const std::string& text) { return text.empty() ? std::string("an empty text ends nothing") : ""; });
   command->add_option("--grammar", args->grammar, "the text is of this GBNF grammar (a file), or 'json'");
   command->add_option("--logprobs", args->options.num_logprobs, "with --json: the N most probable tokens of each place")
       ->check(CLI::Range(0, 1000));
   command->add_flag("--json", args->json, "last line: one JSON object with the route");
   command->footer("Example: ./tessera generate runs/demo -p 'def area(radius):' -n 60");
   command->callback([args] {
+    if (args->options.num_logprobs > 0 && !args->json)
+      throw Error(ErrorCode::kUsage, "--logprobs are part of the JSON object", "give --json too");
     LoadedEngine loaded = load_engine(args->engine);
     args->options.stop_tokens = loaded.stop_tokens;
     if (!args->grammar.empty()) args->options.grammar = load_grammar(args->grammar);
     const engine::Generated generated = generate(*loaded.engine, loaded.tokenizer, args->prompt, args->options);
     std::cout << text_with_route(generated, loaded.tokenizer, loaded.engine->architecture(),
                                  ::isatty(STDOUT_FILENO) != 0);
+    const int num_generated = static_cast<int>(generated.tokens.size()) - generated.num_prompt_tokens;
+    if (generated.finish_reason == "length" && num_generated < args->options.max_tokens)
+      log_info("the text ends at the model's context of {} tokens", loaded.engine->context_length());
     if (!args->json) return;
-    const double num_generated = static_cast<double>(generated.tokens.size()) - generated.num_prompt_tokens;
     const auto rate = [](double tokens, double seconds) { return seconds > 0 ? tokens / seconds : 0.0; };
     Json json = {{"text", generated.text},
                  {"tokens", generated.tokens},
                  {"finish_reason", generated.finish_reason},
                  {"prefill_tokens_per_s", rate(generated.num_prefilled_tokens, generated.prefill_seconds)},
-                 {"decode_tokens_per_s", rate(num_generated - 1, generated.decode_seconds)},
+                 {"decode_tokens_per_s", rate(num_generated - 1.0, generated.decode_seconds)},
                  {"peak_rss_bytes", peak_rss_bytes()},
                  {"routing", Json::array({to_json(generated.route)})}};
     if (loaded.engine->plan()) json["memory"] = memory_json(*loaded.engine);

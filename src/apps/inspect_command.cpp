@@ -46,7 +46,7 @@ Sizes measure(const ModelFolder& model) {
   sizes.banks.resize(static_cast<size_t>(h.num_banks));
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const TensorInfo& tensor = model.weights->at(spec.name);
-    const Size size = {num_elements(tensor.shape), static_cast<int64_t>(tensor.end - tensor.begin)};
+    const Size size = {num_elements(spec.shape), static_cast<int64_t>(tensor.end - tensor.begin)};
     sizes.parts[part_name(spec.part)] += size;
     sizes.all += size;
     sizes.dtypes.insert(tensor.dtype);
@@ -215,9 +215,14 @@ void run_inspect(const InspectOptions& options) {
     if (line["route_statistics"].contains("domain_components")) {
       const std::filesystem::path svg = options.svg.empty() ? std::filesystem::path(options.path) / "component_use.svg"
                                                             : std::filesystem::path(options.svg);
-      write_file_atomic(svg, heat_map_svg(line["route_statistics"], model.architecture.hierarchy));
-      std::cout << "  heat map of component use: " << svg.string() << '\n';
-      json["heat_map"] = svg.string();
+      try {
+        write_file_atomic(svg, heat_map_svg(line["route_statistics"], model.architecture.hierarchy));
+        std::cout << "  heat map of component use: " << svg.string() << '\n';
+        json["heat_map"] = svg.string();
+      } catch (const Error& e) {  // a model that may only be read can be inspected all the same
+        if (!options.svg.empty()) throw;
+        log_warn("no heat map of component use: {}; --svg FILE puts it elsewhere", e.what());
+      }
     }
   }
   if (!options.svg.empty() && !json.contains("heat_map")) {

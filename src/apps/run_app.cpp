@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <exception>
+#include <filesystem>
+#include <iostream>
 
 #include "apps/commands.h"
 #include "base/error.h"
@@ -20,6 +22,13 @@ void check_command(const CLI::App& app, const std::string& word) {
               near.empty() ? "./tessera --help lists the commands" : "did you mean '" + near + "'?");
 }
 
+// A result that a full disk has cut short must not look like one.
+void check_output() {
+  std::cout.flush();
+  if (!std::cout)
+    throw Error(ErrorCode::kFile, "standard output could not be written", "is it closed, or its disk full?");
+}
+
 }  // namespace
 
 int run_app(CLI::App& app, int argc, char** argv) {
@@ -27,7 +36,12 @@ int run_app(CLI::App& app, int argc, char** argv) {
   app.get_formatter()->column_width(36);
   try {
     if (argc > 1) check_command(app, argv[1]);
+    for (const CLI::App* command : app.get_subcommands({})) {
+      if (argc > 2 && command->get_name() == argv[1] && command->get_require_subcommand_min() > 0)
+        check_command(*command, argv[2]);
+    }
     app.parse(argc, argv);
+    check_output();
     return 0;
   } catch (const CLI::RuntimeError& e) {  // a command that ended with an exit code of its own
     return e.get_exit_code();
@@ -39,6 +53,10 @@ int run_app(CLI::App& app, int argc, char** argv) {
   } catch (const Error& e) {
     log_info("error: {}", e.what());
     if (!e.hint().empty()) log_info("hint:  {}", e.hint());
+    return 2;
+  } catch (const std::filesystem::filesystem_error& e) {
+    log_info("error: {}: {}", e.path1().string(), e.code().message());
+    log_info("hint:  check the path and its permissions");
     return 2;
   } catch (const std::bad_alloc&) {
     log_info("error: out of memory");

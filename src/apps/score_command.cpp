@@ -18,7 +18,7 @@ void add_score_command(CLI::App& app) {
       app.add_subcommand("score", "Logits and routes of given tokens, for comparison with other programs");
   command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
   command->add_option("--logits", args->out, "write the logits of every text here (safetensors: text.0 [T, V], ...)");
-  command->add_option("--threads", args->threads, "0: all CPUs");
+  command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_flag("--float64", args->float64, "compute in double precision");
   command->footer(
       "Example: echo '[0, 17, 42]' | ./tessera score runs/demo --logits logits.safetensors\n"

@@ -22,11 +22,22 @@ void JsonGuard::add_key(int depth, const std::string& key) {
   throw Error(ErrorCode::kData, what_ + ": the key \"" + key + "\" is there twice");
 }
 
+void throw_json_error(const std::string& what, std::string why) {
+  if (const size_t id = why.find("] "); id != std::string::npos) why.erase(0, id + 2);
+  const bool is_cut = why.find("unexpected end of input") != std::string::npos;
+  throw Error(ErrorCode::kData, what + " is no valid JSON: " + why,
+              is_cut ? "is it cut short? copy or write it again" : "");
+}
+
 Json parse_json(std::string_view text, const std::string& what) {
   try {
     return Json::parse(text, JsonGuard(what));
   } catch (const nlohmann::json::exception& e) {
-    throw Error(ErrorCode::kData, what + " is no valid JSON: " + e.what());
+    std::string why = e.what();
+    const std::string only_line = "at line 1, ";  // of a stream of lines, `what` names the line
+    if (const size_t at = why.find(only_line); at != std::string::npos && text.find('\n') == std::string_view::npos)
+      why.replace(at, only_line.size(), "at ");
+    throw_json_error(what, why);
   }
 }
 

@@ -40,6 +40,9 @@ class JsonGuard {
   std::vector<std::set<std::string>> keys_;  // of the open objects, by depth
 };
 
+// Throws Error{kData} for what nlohmann's parser says ("[json.exception.parse_error.101] parse error at line ...").
+[[noreturn]] void throw_json_error(const std::string& what, std::string why);
+
 // Throws Error{kData} naming `what` (a file or a place) and the position of the fault, or the key that is there twice.
 Json parse_json(std::string_view text, const std::string& what);
 Json read_json_file(const std::filesystem::path& path);

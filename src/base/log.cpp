@@ -4,7 +4,10 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cctype>
+#include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <mutex>
 #include <set>
@@ -55,6 +58,26 @@ std::string human_seconds(double seconds) {
   if (s >= 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
   if (s >= 60) return fmt::format("{}m{:02}s", s / 60, s % 60);
   return fmt::format("{}s", s);
+}
+
+std::optional<int64_t> parse_bytes(std::string_view text) {
+  double number = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (failed != std::errc() || !(number >= 0)) return {};
+  std::string unit;
+  for (const char* c = end; c != text.data() + text.size(); ++c) {
+    if (*c != ' ') unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*c)));
+  }
+  if (unit.ends_with('b')) unit.pop_back();
+  const bool is_binary = unit.ends_with('i');
+  if (is_binary) unit.pop_back();
+  if (unit.size() > 1 || (unit.empty() && is_binary)) return {};
+  const size_t power = unit.empty() ? 0 : std::string_view("kmgt").find(unit);
+  if (power == std::string_view::npos) return {};
+  const double bytes =
+      number * std::pow(is_binary ? 1024.0 : 1000.0, unit.empty() ? 0.0 : static_cast<double>(power + 1));
+  if (!(bytes < 9e18)) return {};
+  return static_cast<int64_t>(bytes);
 }
 
 double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }

@@ -5,6 +5,7 @@
 #include <spdlog/fmt/ranges.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,6 +32,8 @@ std::string human_count(double count);
 // "12.3 MB" (powers of ten); "1h02m", "3m20s", "12s".
 std::string human_bytes(double bytes);
 std::string human_seconds(double seconds);
+// The bytes of "512MiB", "1.5 GB", "100000": powers of ten, or of two with an i. Nothing when it is no such size.
+std::optional<int64_t> parse_bytes(std::string_view text);
 
 // The progress of long work: on a terminal one line that is overwritten, otherwise a plain line every `every_s`
 // seconds.

@@ -51,6 +51,16 @@ TEST(LogTest, WarnOnceSaysItOnce) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "warning: a part is slow\nwarning: another part is slow\n");
 }
 
+TEST(LogTest, ParseBytes) {
+  EXPECT_EQ(parse_bytes("512MiB"), 512 << 20);
+  EXPECT_EQ(parse_bytes("0.5 GiB"), 512 << 20);
+  EXPECT_EQ(parse_bytes("1.5gb"), 1'500'000'000);
+  EXPECT_EQ(parse_bytes("100000"), 100'000);
+  EXPECT_EQ(parse_bytes("3k"), 3000);
+  for (const char* wrong : {"", "MiB", "-5", "nan", "inf", "1e30", "5 miles", "5i", "5x", "5MiBB"})
+    EXPECT_FALSE(parse_bytes(wrong)) << wrong;
+}
+
 TEST(LogTest, BracesInTextAreText) {
   testing::internal::CaptureStderr();
   log_info(std::string_view("{\"a\": {}}"));

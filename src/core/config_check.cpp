@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/threads.h"
 #include "core/config.h"
 #include "core/route.h"
 
@@ -206,6 +207,8 @@ void check(const Config& config) {
                    static_cast<double>(t.micro_batch_tokens));
   require_divides("train.batch_tokens", t.batch_tokens, "train.micro_batch_tokens", t.micro_batch_tokens);
   require_at_least("train.num_threads", t.num_threads, 0);
+  require(t.num_threads <= kMostThreads,
+          fmt::format("config key 'train.num_threads': at most {}, found {}", kMostThreads, t.num_threads));
   require_at_least("train.keep_checkpoints", t.keep_checkpoints, 1);
   require_at_least("train.log_every", static_cast<double>(t.log_every), 1);
   require_at_least("train.eval_every", static_cast<double>(t.eval_every), 0);

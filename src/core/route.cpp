@@ -46,6 +46,19 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
   return active;
 }
 
+void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed) {
+  if (allowed.empty()) return;
+  float total = 0, num_allowed = 0;
+  for (size_t d = 0; d < pi.size(); ++d) {
+    if (!allowed[d]) pi[d] = 0;
+    total += pi[d];
+    num_allowed += allowed[d];
+  }
+  for (size_t d = 0; d < pi.size(); ++d) {
+    if (allowed[d]) pi[d] = total > 0 ? pi[d] / total : 1 / num_allowed;
+  }
+}
+
 Json to_json(const Route& r) {
   return {{"num_tokens", r.num_tokens}, {"num_domains", r.num_domains},     {"num_layers", r.num_layers},
           {"num_active", r.num_active}, {"chunk_starts", r.chunk_starts_C}, {"pi", r.pi_CM},
@@ -152,6 +165,11 @@ std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::
     }
   };
   set(allow, 1);
+  for (const std::string& name : deny) {
+    if (std::find(allow.begin(), allow.end(), name) != allow.end())
+      throw Error(ErrorCode::kUsage, what + ": '" + name + "' is both asked for and barred",
+                  "leave one of the two out");
+  }
   set(deny, 0);
   // The smallest choice that is ever offered: the general domain's components, and one allowed domain's.
   int general = 0, smallest = -1;

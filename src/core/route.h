@@ -37,6 +37,10 @@ int chunk_of(int position, int chunk_tokens);
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
                                     std::span<const uint8_t> allowed, double margin, double hysteresis);
 
+// pi [M] among the domains that are allowed: the others' is 0, and the rest sums to 1 (is uniform where nothing was
+// left of it). All zeros when every domain is barred. `allowed` may be empty (all).
+void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed);
+
 // Which routed domains may be active [M]: those named in `allow` (all when it is empty) but not in `deny`; empty when
 // none is barred. Throws Error{kUsage} beginning with `what` for a name that isn't a routed domain, and when too few
 // components are left to choose num_active from: with all domains denied only a general domain can serve.

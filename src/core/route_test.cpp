@@ -77,6 +77,17 @@ TEST(ActiveDomainsTest, TheSecondLeavesAboveMarginAndHysteresis) {
   EXPECT_EQ(decide({0.775f, 0.0f, 0.225f}, {1, 1, 0}), (Active{1, 0, 0}));
 }
 
+TEST(RestrictToAllowedTest, TheRestSumsToOne) {
+  const auto restricted = [](Pi pi, const Active& allowed) {
+    restrict_to_allowed(pi, allowed);
+    return pi;
+  };
+  EXPECT_EQ(restricted({0.75f, 0.125f, 0.125f}, {}), (Pi{0.75f, 0.125f, 0.125f}));
+  EXPECT_EQ(restricted({0.75f, 0.125f, 0.125f}, {0, 1, 1}), (Pi{0.0f, 0.5f, 0.5f}));
+  EXPECT_EQ(restricted({1.0f, 0.0f, 0.0f}, {0, 1, 1}), (Pi{0.0f, 0.5f, 0.5f}));  // nothing is left to share out
+  EXPECT_EQ(restricted({0.75f, 0.125f, 0.125f}, {0, 0, 0}), (Pi{0.0f, 0.0f, 0.0f}));
+}
+
 TEST(ActiveDomainsTest, DoesNotFlapAroundTheMargin) {
   Active active;
   int changes = 0;

@@ -81,7 +81,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception& e) override {
-    throw Error(ErrorCode::kData, what_ + " is no valid JSON: " + e.what());
+    throw_json_error(what_, e.what());
   }
 
  private:

@@ -185,6 +185,9 @@ Json build_data_set(const BuildOptions& options) {
     return *report;
   }
 
+  // First of all: where it can't be written, nothing is worth reading.
+  if (out.has_parent_path()) fs::create_directories(out.parent_path());
+  const TemporaryFolder folder(out.string() + ".tmp");
   int64_t num_skipped = 0;
   auto documents = read_all_documents(files, options.skip_bad ? &num_skipped : nullptr, options.num_threads);
   if (num_skipped > 0) log_warn("{} broken lines skipped", num_skipped);
@@ -206,8 +209,6 @@ Json build_data_set(const BuildOptions& options) {
   log_info("{}", format_rows(without(curation.json(), "samples")));
   check_domains(documents, num_read);
 
-  if (out.has_parent_path()) fs::create_directories(out.parent_path());
-  const TemporaryFolder folder(out.string() + ".tmp");
   const Totals totals = write_set(folder.path, documents, tokenizer, options.num_threads);
   Json report = {{"inputs_hash", inputs},
                  {"data_hash", ShardSet(folder.path).hash()},

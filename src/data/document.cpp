@@ -9,7 +9,7 @@
 namespace tessera {
 namespace {
 
-constexpr const char* kSkipHint = "--skip-bad drops such lines and counts them";
+constexpr const char* kSkipHint = "mend the line; `./tessera data build --skip-bad` drops such lines and counts them";
 
 // The length of the valid sequence that starts with a byte >= 0x80, 0 when there is none (Unicode 15, table 3-7).
 size_t sequence_length(std::string_view text, size_t at) {

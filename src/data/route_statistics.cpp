@@ -97,13 +97,17 @@ double RouteStatistics::chunk_accuracy() const {
   return chunks_ == 0 ? -1.0 : static_cast<double>(right_chunks_) / static_cast<double>(chunks_);
 }
 
+int64_t RouteStatistics::num_judged_documents() const {
+  return std::count_if(log_pi_.begin(), log_pi_.end(), [](const auto& log_pi) { return !log_pi.empty(); });
+}
+
 double RouteStatistics::document_accuracy() const {
-  int64_t judged = 0, right = 0;
+  int64_t right = 0;
   for (size_t i = 0; i < log_pi_.size(); ++i) {
     if (log_pi_[i].empty()) continue;  // too short for a decision, or of a label that level 1 doesn't know
-    ++judged;
     right += std::max_element(log_pi_[i].begin(), log_pi_[i].end()) - log_pi_[i].begin() == document_labels_[i];
   }
+  const int64_t judged = num_judged_documents();
   return judged == 0 ? -1.0 : static_cast<double>(right) / static_cast<double>(judged);
 }
 

@@ -40,6 +40,8 @@ class RouteStatistics {
   // first 512 tokens.
   double chunk_accuracy() const;
   double document_accuracy() const;
+  int64_t num_judged_chunks() const { return chunks_; }
+  int64_t num_judged_documents() const;
 
   // {"text_domains", "owner_domains", "picks": [[n]], "load": [[shares, a row sums to 1]], "components": [L][N] picks,
   //  "domain_components": [text domain][N] picks, "component_owners": [N], "entropy": [L], "dead_components": n,

@@ -204,6 +204,16 @@ TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
   Engine clean(open_model(write_random_model(a, "hierarchy")), {1, {1, 1, 0}}),
       poisoned(open_model(folder), {1, {1, 1, 0}});
   EXPECT_EQ(run(poisoned, tokens, 1000).hidden, run(clean, tokens, 1000).hidden);
+  // Nor is one of them ever named: pi is of what may be chosen.
+  Sequence sequence = clean.new_sequence();
+  const Segment segment = {&sequence, tokens};
+  clean.forward({&segment, 1});
+  const std::vector<float>& pi_CM = sequence.route.pi_CM;
+  ASSERT_GE(pi_CM.size(), 9u);
+  for (size_t i = 0; i < pi_CM.size(); i += 3) {
+    EXPECT_EQ(pi_CM[i + 2], 0.0f);
+    EXPECT_NEAR(pi_CM[i] + pi_CM[i + 1], 1.0f, 1e-6f);
+  }
   Engine all(open_model(folder), {1});
   EXPECT_THROW(run(all, tokens, 1000), Error);  // not finite
 }

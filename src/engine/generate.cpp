@@ -43,12 +43,13 @@ std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, std::string_view 
 
 std::shared_ptr<Generation> Batch::add(std::vector<int32_t> tokens, GenerateOptions options,
                                        std::function<bool(std::string_view)> each) {
+  check(options.sampler);
   if (tokens.empty()) throw Error(ErrorCode::kData, "the prompt is empty and the model has no start token");
   if (static_cast<int>(tokens.size()) >= engine_.context_length()) {
     throw Error(
         ErrorCode::kData,
         fmt::format("the prompt has {} tokens, the model's context {}", tokens.size(), engine_.context_length()),
-        "shorten the prompt");
+        "shorten the prompt, or a chat's system message");
   }
   std::erase(options.stop, "");
   options.stop_tokens.push_back(tokenizer_.bos());

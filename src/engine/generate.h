@@ -72,7 +72,8 @@ class Batch {
       : engine_(engine), tokenizer_(tokenizer), pass_tokens_(pass_tokens) {}
 
   // `tokens` begin with the start token where the model has one. The longest beginning that a text kept from before
-  // shares is taken over. Throws Error{kData} for a prompt that is empty or longer than the context.
+  // shares is taken over. Throws Error{kData} for a prompt that is empty or longer than the context, Error{kUsage} for
+  // sampler options out of range.
   std::shared_ptr<Generation> add(std::vector<int32_t> tokens, GenerateOptions options,
                                   std::function<bool(std::string_view)> each = {});
   // One pass over all texts in progress; false: there is none.

@@ -117,6 +117,21 @@ TEST_F(Generate, LogprobsAreThoseOfTheModel) {
   }
 }
 
+TEST(Sampler, ValuesOutOfRangeAreRefused) {
+  const auto refuses = [](auto SamplerOptions::*option, double value) {
+    SamplerOptions options;
+    options.*option = value;
+    EXPECT_THROW(check(options), Error) << value;
+  };
+  check(SamplerOptions{});
+  for (const double wrong : {-0.1, 101.0, std::nan(""), HUGE_VAL}) refuses(&SamplerOptions::temperature, wrong);
+  for (const double wrong : {-0.1, 1.1, std::nan("")}) {
+    refuses(&SamplerOptions::top_p, wrong);
+    refuses(&SamplerOptions::min_p, wrong);
+  }
+  for (const double wrong : {0.0, std::nan("")}) refuses(&SamplerOptions::repetition_penalty, wrong);
+}
+
 TEST(Sampler, KeepsOnlyWhatItShould) {
   const std::vector<float> logits = {0.0f, 3.0f, 2.0f, 2.9f, -5.0f, 1.0f};
   const auto drawn = [&](SamplerOptions options) {

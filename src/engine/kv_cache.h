@@ -1,6 +1,7 @@
 // Keys and values of one text in one transformer, in pages of 64 positions over all its layers. Full pages can be
 // shared with another text that begins alike.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <vector>
 

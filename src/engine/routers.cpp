@@ -1,6 +1,7 @@
 #include "engine/routers.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -69,19 +70,16 @@ void Routers::begin_chunk(Sequence& sequence, int64_t position) {
   if (architecture_.domain_router.kind == "oracle" && sequence.label >= 0) {
     sequence.next_pi_M.assign(m, 0.0f);
     sequence.next_pi_M[static_cast<size_t>(sequence.label)] = 1.0f;
+    restrict_to_allowed(sequence.next_pi_M, allowed_);
   }
   std::vector<float> pi = sequence.next_pi_M;
   std::vector<uint8_t> active;
   if (!pi.empty()) {
     active = decided_domains(sequence);
   } else {
-    float num_allowed = 0;
-    for (size_t d = 0; d < m; ++d) num_allowed += allowed_.empty() || allowed_[d];
-    for (size_t d = 0; d < m; ++d) {
-      const bool is_allowed = allowed_.empty() || allowed_[d];
-      pi.push_back(is_allowed ? 1.0f / num_allowed : 0.0f);
-      active.push_back(is_allowed);
-    }
+    pi.assign(m, 1.0f / static_cast<float>(m));
+    restrict_to_allowed(pi, allowed_);
+    active = allowed_.empty() ? std::vector<uint8_t>(m, 1) : allowed_;
   }
   route.chunk_starts_C.push_back(static_cast<int32_t>(position));
   route.pi_CM.insert(route.pi_CM.end(), pi.begin(), pi.end());
@@ -151,6 +149,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
     float total = 0;
     for (float& value : pi) total += value = std::exp((value - largest) / temperature);
     for (float& value : pi) value /= total;
+    restrict_to_allowed(pi, allowed_);
   }
   return decided;
 }
@@ -260,50 +259,57 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
 }
 
 // The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
-// the softmax over the chosen or, for K = 1, over all eligible.
-void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, int32_t* ids,
-                         float* weights) const {
+// the softmax over the chosen or, for K = 1, over all eligible. keys_K is room to work in.
+void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, float* keys_K,
+                         int32_t* ids_K, float* weights_K) const {
   const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_));
-  float *scores = weights, largest_score = -INFINITY, total = 0;
-  const auto key_of = [&](size_t at) { return scores[at] + bias_N[static_cast<size_t>(ids[at])]; };
-  const auto for_eligible = [&](const auto& body) {
+  // body(first component, scores, how many, prior) for each active domain
+  const auto for_active = [&](const auto& body) {
     size_t first = 0;
     for (size_t d = 0; d < num_domains; ++d) {
       const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
       if (active_RD_[row * num_domains + d]) {
         const float* from =
             gate_N ? gate_N + first : &planned_[(row * num_components_ + first) * layers + layer * count];
-        const float prior = prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d];
-        for (size_t i = 0; i < count; ++i) body(static_cast<int32_t>(first + i), from[i] + prior);
+        body(first, from, count, prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d]);
       }
       first += count;
     }
   };
   size_t found = 0;
   float least = 0;  // key of the last of those found
-  for_eligible([&](int32_t i, float score) {
-    if (!std::isfinite(score)) {
-      throw Error(ErrorCode::kData, "the component router's output is not finite",
-                  "the model's weights hold values that are not finite or far too large");
+  uint32_t largest_bits = 0;
+  for_active([&](size_t first, const float* scores, size_t count, float prior) {
+    const float* bias = bias_N.data() + first;
+    for (size_t i = 0; i < count; ++i) {
+      const float score = scores[i] + prior, key = score + bias[i];
+      largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(score) & 0x7fffffffu);
+      if (found == k && !(key > least)) continue;
+      size_t at = found < k ? found++ : k - 1;
+      for (; at > 0 && key > keys_K[at - 1]; --at)
+        keys_K[at] = keys_K[at - 1], ids_K[at] = ids_K[at - 1], weights_K[at] = weights_K[at - 1];
+      keys_K[at] = key, ids_K[at] = static_cast<int32_t>(first + i), weights_K[at] = score;
+      least = keys_K[found - 1];
     }
-    const float key = score + bias_N[static_cast<size_t>(i)];
-    if (found == k && !(key > least)) return;
-    size_t at = found < k ? found++ : k - 1;
-    for (; at > 0 && key > key_of(at - 1); --at) ids[at] = ids[at - 1], scores[at] = scores[at - 1];
-    ids[at] = i, scores[at] = score;
-    least = key_of(found - 1);
   });
-  TESSERA_CHECK(found == k, "fewer eligible components than active ones");
-  if (k == 1) {
-    for_eligible([&](int32_t, float score) { largest_score = std::max(largest_score, score); });
-    for_eligible([&](int32_t, float score) { total += std::exp(score - largest_score); });
-  } else {
-    largest_score = *std::max_element(scores, scores + k);
+  if (largest_bits >= 0x7f800000u) {  // an infinity, or no number
+    throw Error(ErrorCode::kData, "the component router's output is not finite",
+                "the model's weights hold values that are not finite or far too large");
   }
-  for (size_t i = 0; i < k; ++i) scores[i] = std::exp(scores[i] - largest_score);
-  if (k > 1) total = std::accumulate(scores, scores + k, 0.0f);
-  for (size_t i = 0; i < k; ++i) scores[i] /= total;
+  TESSERA_CHECK(found == k, "fewer eligible components than active ones");
+  float largest = *std::max_element(weights_K, weights_K + k), total = 0;
+  if (k == 1) {
+    for_active([&](size_t, const float* scores, size_t count, float prior) {
+      for (size_t i = 0; i < count; ++i) largest = std::max(largest, scores[i] + prior);
+    });
+    for_active([&](size_t, const float* scores, size_t count, float prior) {
+      for (size_t i = 0; i < count; ++i) total += std::exp(scores[i] + prior - largest);
+    });
+  }
+  for (size_t i = 0; i < k; ++i) weights_K[i] = std::exp(weights_K[i] - largest);
+  if (k > 1) total = std::accumulate(weights_K, weights_K + k, 0.0f);
+  for (size_t i = 0; i < k; ++i) weights_K[i] /= total;
 }
 
 LayerChoice Routers::choose(int layer, Activations& x) {
@@ -321,6 +327,7 @@ LayerChoice Routers::choose(int layer, Activations& x) {
   choice.weights_RK.resize(rows * k);
   constexpr size_t kRows = 64;  // a task
   transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
+    std::vector<float> keys_K(k);
     for (size_t r = static_cast<size_t>(task) * kRows; r < std::min(rows, (static_cast<size_t>(task) + 1) * kRows);
          ++r) {
       Sequence& sequence = *rows_[r].sequence;
@@ -331,7 +338,7 @@ LayerChoice Routers::choose(int layer, Activations& x) {
         std::copy_n(&sequence.replay->components_TLK[at], k, ids);
         std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
       } else {
-        choose_row(r, l, gate.empty() ? nullptr : &gate[r * n], weights.selection_bias, ids, shares);
+        choose_row(r, l, gate.empty() ? nullptr : &gate[r * n], weights.selection_bias, keys_K.data(), ids, shares);
       }
       if (sequence.records_route) {
         std::copy_n(ids, k, &sequence.route.components_TLK[at]);

@@ -48,8 +48,8 @@ class Routers {
   // pi of each chunk from `begin` on; `ends`: where they end.
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
-  void choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, int32_t* ids_K,
-                  float* weights_K) const;
+  void choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, float* keys_K,
+                  int32_t* ids_K, float* weights_K) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   bool is_active(const Route& route, size_t chunk, size_t domain) const;
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;

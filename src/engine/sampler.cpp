@@ -4,9 +4,23 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/error.h"
+#include "base/log.h"
 #include "base/rng.h"
 
 namespace tessera::engine {
+
+void check(const SamplerOptions& options) {
+  const auto within = [](const char* name, double value, double least, double most) {
+    if (value >= least && value <= most) return;  // false for what is no number
+    throw Error(ErrorCode::kUsage, fmt::format("{}: expected {} to {}, found {}", name, least, most, value));
+  };
+  within("temperature", options.temperature, 0, 100);
+  within("top_k", options.top_k, 0, 1 << 24);
+  within("top_p", options.top_p, 0, 1);
+  within("min_p", options.min_p, 0, 1);
+  within("repetition_penalty", options.repetition_penalty, 0.01, 100);
+}
 
 int32_t sample(std::span<float> logits, std::span<const int32_t> text, const SamplerOptions& options) {
   if (options.repetition_penalty != 1.0) {

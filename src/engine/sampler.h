@@ -17,6 +17,9 @@ struct SamplerOptions {
   uint64_t seed = 1;
 };
 
+// Throws Error{kUsage} for a value out of range, or no number.
+void check(const SamplerOptions& options);
+
 // `logits_V` is changed. `text`: the tokens so far, prompt included; the new one's place is text.size().
 int32_t sample(std::span<float> logits_V, std::span<const int32_t> text, const SamplerOptions& options);
 

@@ -1,5 +1,8 @@
 #include "engine/thread_pool.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "base/threads.h"
 
 namespace tessera::engine {
@@ -41,7 +44,9 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::take_tasks(int thread) {
   try {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < num_tasks_;) call_(context_, i, thread);
+    for (int64_t i; (i = next_.fetch_add(step_, std::memory_order_relaxed)) < num_tasks_;) {
+      for (const int64_t end = std::min(num_tasks_, i + step_); i < end; ++i) call_(context_, i, thread);
+    }
   } catch (...) {
     if (!has_failure_.test_and_set()) failure_ = std::current_exception();
     next_ = num_tasks_;
@@ -61,6 +66,7 @@ void ThreadPool::run_job(int64_t n, Call call, const void* context) {
   call_ = call;
   context_ = context;
   num_tasks_ = n;
+  step_ = std::max<int64_t>(1, n / (32 * size()));  // rows by the hundred: not one at a time
   next_.store(0, std::memory_order_relaxed);
   busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);

@@ -39,7 +39,7 @@ class ThreadPool {
   int spins_;  // before a thread sleeps
   Call call_ = nullptr;
   const void* context_ = nullptr;
-  int64_t num_tasks_ = 0;
+  int64_t num_tasks_ = 0, step_ = 1;  // step_: tasks taken at a time
   std::exception_ptr failure_;
   std::atomic_flag has_failure_;
   alignas(64) std::atomic<uint32_t> epoch_{0};  // of the job; the last one is 0 tasks and stop_

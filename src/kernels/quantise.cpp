@@ -68,7 +68,10 @@ void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
     return;
   }
   if (!w.is_quantised()) {
-    for (int64_t i = 0; i < w.inputs; ++i) out[i] = ref::weight(w, index, i);
+    const std::byte* from = w.data + index * w.inputs * 2;
+    const bool is_bf16 = w.type == WeightType::kBF16;
+    for (int64_t i = 0; is_bf16 && i < w.inputs; ++i) out[i] = float_from_bf16(load<uint16_t>(from + 2 * i));
+    for (int64_t i = 0; !is_bf16 && i < w.inputs; ++i) out[i] = float_from_f16(load<uint16_t>(from + 2 * i));
     return;
   }
   const int bits = w.type == WeightType::kQ8 ? 8 : 4;

@@ -1,5 +1,6 @@
 // Level 1: the block-causal encoder and the decisions made from it.
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -60,25 +61,20 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
   const std::vector<uint8_t>& allowed = options.allowed_domains;
   plan.pi_CM.assign(rows.chunks.size() * m, 0.0f);
   plan.active_CM.assign(rows.chunks.size() * m, 0);
-  float num_allowed = 0;
-  for (size_t d = 0; d < m; ++d) num_allowed += allowed.empty() || allowed[d];
   std::vector<uint8_t> previous;  // active domains of the piece's last decision
   for (size_t c = 0; c < rows.chunks.size(); ++c) {
     const PackedRows::Chunk& chunk = rows.chunks[c];
     if (chunk.first) previous.clear();
-    float total = 0;
-    for (size_t d = 0; d < m; ++d) total += decided[c * m + d];
-    if (total <= 0 || num_allowed == 0 || is_dropped(options, chunk)) {
-      for (size_t d = 0; d < m; ++d) {
-        const bool is_allowed = allowed.empty() || allowed[d];
-        plan.pi_CM[c * m + d] = is_allowed ? 1.0f / num_allowed : 0.0f;  // all denied: zeros, the general domain serves
-        plan.active_CM[c * m + d] = is_allowed;
-      }
+    const std::span<float> pi(&plan.pi_CM[c * m], m);
+    std::copy_n(&decided[c * m], m, pi.begin());
+    if (std::accumulate(pi.begin(), pi.end(), 0.0f) <= 0 || is_dropped(options, chunk)) {
+      std::fill(pi.begin(), pi.end(), 1.0f / static_cast<float>(m));
+      restrict_to_allowed(pi, allowed);
+      for (size_t d = 0; d < m; ++d) plan.active_CM[c * m + d] = allowed.empty() || allowed[d];
       continue;
     }
-    std::copy_n(&decided[c * m], m, &plan.pi_CM[c * m]);
-    previous =
-        active_domains({&decided[c * m], m}, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis);
+    restrict_to_allowed(pi, allowed);
+    previous = active_domains(pi, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis);
     std::copy_n(previous.begin(), m, &plan.active_CM[c * m]);
   }
 }

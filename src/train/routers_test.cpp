@@ -58,7 +58,12 @@ TEST(Routers, ADeniedDomainsHeadIsNotRead) {
   Route free;  // or the denial would change nothing
   logits_of(model, some_tokens(90), {}, &free);
   EXPECT_TRUE(std::any_of(free.components_TLK.begin(), free.components_TLK.end(), [](int32_t id) { return id >= 6; }));
-  const at::Tensor before = logits_of(model, some_tokens(90), options);
+  Route restricted;
+  const at::Tensor before = logits_of(model, some_tokens(90), options, &restricted);
+  for (size_t i = 0; i < restricted.pi_CM.size(); i += 2) {  // pi is of what may be chosen
+    EXPECT_EQ(restricted.pi_CM[i], 1.0f);
+    EXPECT_EQ(restricted.pi_CM[i + 1], 0.0f);
+  }
   poison(model.parameters(), a, "mathematics", 6, 2);
   EXPECT_TRUE(at::equal(before, logits_of(model, some_tokens(90), options)));
 }
@@ -72,10 +77,12 @@ TEST(Routers, WithAllDomainsDeniedTheGeneralOneServes) {
   const at::Tensor logits = logits_of(model, some_tokens(90), options, &route);
   EXPECT_TRUE(at::isfinite(logits).all().item<bool>());
   for (int32_t id : route.components_TLK) EXPECT_LT(id, 4);
+  for (float pi : route.pi_CM) EXPECT_EQ(pi, 0.0f);
   Architecture flat = a;
   flat.hierarchy.domains[0].always = false;
   EXPECT_THROW(allowed_domains(flat.hierarchy, {}, {"general", "code", "mathematics"}, "--deny"), Error);
   EXPECT_THROW(allowed_domains(a.hierarchy, {"poems"}, {}, "--domains"), Error);
+  EXPECT_THROW(allowed_domains(a.hierarchy, {"code"}, {"code"}, "--domains/--deny"), Error);
   EXPECT_TRUE(allowed_domains(a.hierarchy, {}, {}, "--domains").empty());
 }
 

@@ -331,6 +331,10 @@ void Run::report(const StepMetrics& metrics) {
 TrainResult Run::train() {
   const InterruptGuard guard;
   const TrainConfig& t = config_.train;
+  if (steps_ >= t.steps) {
+    log_info("nothing to do: the run is at step {}, train.steps is {}", steps_, t.steps);
+    return {folder_, steps_, tokens_, seconds_, true};
+  }
   last_mark_s_ = now_s();
   progress_.begin_at(static_cast<double>(steps_));
   double previous_s = now_s();
