@@ -109,9 +109,9 @@ def architecture(shape: dict, hierarchy: dict, router: str) -> dict:
                      "num_kv_heads": shape["kv_heads"], "context_length": LENGTH, "norm_eps": 1e-5, "rope_theta": 10000.0, "tied_embeddings": True},
            "hierarchy": hierarchy, "component_router": {"kind": router}}
     if router == "planner":
-        width = shape["width"] // 2
-        out["component_router"] |= {"width": width, "num_layers": 1, "num_heads": 4}
-        out["domain_router"] = {"kind": "encoder", "width": width, "num_layers": 1, "num_heads": 4}
+        # As configs/compare has them: of a trunk of 192, 64 and 24.
+        out["component_router"] |= {"width": shape["width"] // 3 // 8 * 8, "num_layers": 1, "num_heads": 4}
+        out["domain_router"] = {"kind": "encoder", "width": shape["width"] // 8, "num_layers": 1, "num_heads": 4}
     return out
 
 

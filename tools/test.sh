@@ -15,14 +15,14 @@ git ls-files -co --exclude-standard -- 'src/*.cpp' 'src/*.h' | xargs clang-forma
 $python tools/check_deps.py
 
 step "build (release)"
-cmake --preset release >build/configure.log || { tail -20 build/configure.log; exit 1; }
+flock build/.lock cmake --preset release >build/configure.log || { tail -20 build/configure.log; exit 1; }
 flock build/.lock ninja -C build/release -j"$jobs" >build/build.log || { grep -m1 -A20 -E 'error|FAILED' build/build.log; exit 1; }
 
 step "unit tests (release)"
 ctest --test-dir build/release --output-on-failure -j"$jobs" --timeout 120
 
 step "build and unit tests of the torch-free part (address and undefined-behaviour sanitizers)"
-cmake --preset asan >build/configure.log || { tail -20 build/configure.log; exit 1; }
+flock build/.lock cmake --preset asan >build/configure.log || { tail -20 build/configure.log; exit 1; }
 flock build/.lock ninja -C build/asan -j"$jobs" >build/build.log || { grep -m1 -A20 -E 'error|FAILED' build/build.log; exit 1; }
 ctest --test-dir build/asan --output-on-failure -j"$jobs" --timeout 300
 

@@ -114,6 +114,7 @@ bool run_command(const std::string& line, chat::Session& session, const LoadedEn
 }
 
 void run_chat(const EngineArguments& args, const engine::GenerateOptions& given, const std::string& system) {
+  engine::check(given.sampler);
   LoadedEngine loaded = load_engine(args);
   engine::GenerateOptions options = given;
   options.stop_tokens = loaded.stop_tokens;

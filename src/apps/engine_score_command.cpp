@@ -75,7 +75,7 @@ void run_eval(const EngineArguments& args, const std::string& data, int64_t max_
   LoadedEngine loaded = load_engine(args, data);
   engine::EngineScorer scorer(*loaded.engine);
   evaluate_file(scorer, loaded.tokenizer, loaded.engine->architecture().hierarchy, data, max_bytes,
-                args.domains.empty() && args.deny.empty(), json);
+                loaded.engine->allows_all_domains(), json);
 }
 
 void run_perplexity(const EngineArguments& args, const std::string& file, int64_t max_tokens, bool json) {

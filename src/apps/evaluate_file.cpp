@@ -14,6 +14,7 @@ void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& 
   EvaluateOptions options;
   options.max_bytes_by_domain = max_bytes;
   options.hierarchy = hierarchy;
+  options.judges_level1 = all_domains;
   Progress progress("evaluate");
   options.progress = [&](double done, double total) { progress.update(done, total); };
   const Evaluation evaluation = evaluate(scorer, tokenizer, documents, options);
@@ -30,17 +31,13 @@ void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& 
   row("all", static_cast<int64_t>(evaluation.documents.size()), evaluation.bytes(), evaluation.tokens(),
       evaluation.bpb_all());
   const RouteStatistics& route = evaluation.route;
-  if (all_domains && route.num_judged_documents() > 0) {  // the documents have labels that the model knows
+  if (route.num_judged_documents() > 0) {  // the documents have labels that the model knows
     std::cout << fmt::format("level 1 right: {:.1f} % of {} chunks, {:.1f} % of {} documents\n",
                              100 * route.chunk_accuracy(), route.num_judged_chunks(), 100 * route.document_accuracy(),
                              route.num_judged_documents());
   }
   if (!route.empty()) std::cout << fmt::format("dead components: {}\n", route.num_dead());
-  if (!json) return;
-  Json report = to_json(evaluation);
-  if (!all_domains && report.contains("route_statistics"))
-    report["route_statistics"]["chunk_accuracy"] = report["route_statistics"]["document_accuracy"] = nullptr;
-  std::cout << report.dump() << "\n";
+  if (json) std::cout << to_json(evaluation).dump() << "\n";
 }
 
 }  // namespace tessera

@@ -49,6 +49,7 @@ void add_generate_command(CLI::App& app) {
   command->callback([args] {
     if (args->options.num_logprobs > 0 && !args->json)
       throw Error(ErrorCode::kUsage, "--logprobs are part of the JSON object", "give --json too");
+    engine::check(args->options.sampler);
     LoadedEngine loaded = load_engine(args->engine);
     args->options.stop_tokens = loaded.stop_tokens;
     if (!args->grammar.empty()) args->options.grammar = load_grammar(args->grammar);

@@ -35,11 +35,11 @@ std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
   const size_t m = routed.size(), chunk = chunk_at(route, end - 1);
   const float* pi = &route.pi_CM[chunk * m];
   const size_t best = static_cast<size_t>(std::max_element(pi, pi + m) - pi);
-  const bool uniform = m > 1 && pi[best] - *std::min_element(pi, pi + m) < 1e-6f;
   std::string text = m < 2           ? ""
                      : pi[best] == 0 ? "(all barred)"
-                     : uniform       ? "(no decision yet)"
-                               : fmt::format("{} {:.2f}", h.domains[static_cast<size_t>(routed[best])].name, pi[best]);
+                     : is_undecided({pi, m})
+                         ? "(no decision yet)"
+                         : fmt::format("{} {:.2f}", h.domains[static_cast<size_t>(routed[best])].name, pi[best]);
   std::map<int32_t, int> count;
   const size_t per_token = static_cast<size_t>(route.num_layers * route.num_active);
   for (size_t i = static_cast<size_t>(begin) * per_token; i < static_cast<size_t>(end) * per_token; ++i)

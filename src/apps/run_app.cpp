@@ -46,7 +46,10 @@ int run_app(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::RuntimeError& e) {  // a command that ended with an exit code of its own
     return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    if (e.get_exit_code() == 0) {  // --help
+      app.exit(e);
+      return std::cout.flush() ? 0 : 2;
+    }
     log_info("error: {}", e.what());
     log_info("hint:  --help shows what is expected, with an example");
     return 2;

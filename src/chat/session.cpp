@@ -18,16 +18,19 @@ Session::Session(engine::Engine& engine, const Tokenizer& tokenizer, Template fo
 
 void Session::set_system(const std::string& text) {
   messages_.clear();
+  num_dropped_turns_ = 0;
   if (!text.empty()) messages_.push_back({"system", text});
 }
 
 void Session::clear() {
   const bool has_system = !messages_.empty() && messages_[0].role == "system";
   messages_.resize(has_system ? 1 : 0);
+  num_dropped_turns_ = 0;
 }
 
 const engine::Generated& Session::ask(const std::string& text, const std::function<bool(std::string_view)>& each) {
   const std::vector<Message> before = messages_;
+  const int dropped_before = num_dropped_turns_;
   messages_.push_back({"user", text});
   std::vector<int32_t> tokens = form_.render(tokenizer_, messages_);
   // Room for an answer: what was asked for, at most half of the context.
@@ -47,6 +50,7 @@ const engine::Generated& Session::ask(const std::string& text, const std::functi
     last_ = generation->result();
   } catch (...) {
     messages_ = before;
+    num_dropped_turns_ = dropped_before;
     throw;
   }
   messages_.push_back({"assistant", last_.text});

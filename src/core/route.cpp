@@ -59,6 +59,16 @@ void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed) 
   }
 }
 
+bool is_undecided(std::span<const float> pi) {
+  float least = 1, most = 0;
+  int several = 0;
+  for (const float p : pi) {
+    if (p > 0) least = std::min(least, p), ++several;
+    most = std::max(most, p);
+  }
+  return several != 1 && most - least < 1e-6f;
+}
+
 Json to_json(const Route& r) {
   return {{"num_tokens", r.num_tokens}, {"num_domains", r.num_domains},     {"num_layers", r.num_layers},
           {"num_active", r.num_active}, {"chunk_starts", r.chunk_starts_C}, {"pi", r.pi_CM},
@@ -171,6 +181,7 @@ std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::
                   "leave one of the two out");
   }
   set(deny, 0);
+  if (std::count(allowed.begin(), allowed.end(), 0) == 0) return {};
   // The smallest choice that is ever offered: the general domain's components, and one allowed domain's.
   int general = 0, smallest = -1;
   size_t routed = 0;

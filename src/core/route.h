@@ -39,11 +39,16 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
 
 // pi [M] among the domains that are allowed: the others' is 0, and the rest sums to 1 (is uniform where nothing was
 // left of it). All zeros when every domain is barred. `allowed` may be empty (all).
+// Decisions are made on it: that a text is of a barred domain is ruled out, so the margin is of what is left.
 void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed);
 
+// No decision yet: pi is uniform over the domains that are not barred, if there are several.
+bool is_undecided(std::span<const float> pi);
+
 // Which routed domains may be active [M]: those named in `allow` (all when it is empty) but not in `deny`; empty when
-// none is barred. Throws Error{kUsage} beginning with `what` for a name that isn't a routed domain, and when too few
-// components are left to choose num_active from: with all domains denied only a general domain can serve.
+// none is barred. Throws Error{kUsage} beginning with `what` for a name that isn't a routed domain or is in both lists,
+// and when too few components are left to choose num_active from: with all domains denied only a general domain can
+// serve.
 std::vector<uint8_t> allowed_domains(const Hierarchy& hierarchy, const std::vector<std::string>& allow,
                                      const std::vector<std::string>& deny, const std::string& what);
 

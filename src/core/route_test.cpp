@@ -88,6 +88,14 @@ TEST(RestrictToAllowedTest, TheRestSumsToOne) {
   EXPECT_EQ(restricted({0.75f, 0.125f, 0.125f}, {0, 0, 0}), (Pi{0.0f, 0.0f, 0.0f}));
 }
 
+TEST(IsUndecidedTest, UniformOverWhatIsNotBarred) {
+  EXPECT_TRUE(is_undecided(Pi{0.25f, 0.25f, 0.25f, 0.25f}));
+  EXPECT_TRUE(is_undecided(Pi{0.5f, 0.0f, 0.5f, 0.0f}));
+  EXPECT_TRUE(is_undecided(Pi{0.0f, 0.0f}));
+  EXPECT_FALSE(is_undecided(Pi{0.0f, 1.0f, 0.0f}));  // an oracle's decision, or all others barred
+  EXPECT_FALSE(is_undecided(Pi{0.3f, 0.7f}));
+}
+
 TEST(ActiveDomainsTest, DoesNotFlapAroundTheMargin) {
   Active active;
   int changes = 0;

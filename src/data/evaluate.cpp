@@ -135,7 +135,7 @@ Evaluation evaluate(Scorer& scorer, const Tokenizer& tokenizer, std::span<const 
     names.push_back(d.name);
     label_of_domain.push_back(routed_index(options.hierarchy, d.name));
   }
-  result.route = RouteStatistics(options.hierarchy, names, static_cast<int64_t>(tokens.size()));
+  result.route = RouteStatistics(options.hierarchy, names, static_cast<int64_t>(tokens.size()), options.judges_level1);
 
   std::vector<Window> windows;
   const int64_t text_tokens = scorer.context_length() - 1;

@@ -27,6 +27,7 @@ struct EvaluateOptions {
   int windows_a_call = 16;          // windows of similar length that scorer.score is given at once
   Hierarchy hierarchy = {};         // the model's: label ids for an oracle router, owners of components. Empty for a
                                     // scorer that fills no routes
+  bool judges_level1 = true;        // false: some domains are barred, so that its choices say little
   std::function<void(double done, double total)> progress = {};  // in tokens, after each call; may be empty
 };
 

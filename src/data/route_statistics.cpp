@@ -14,13 +14,14 @@ constexpr double kDeadShare = 1e-3;
 }  // namespace
 
 RouteStatistics::RouteStatistics(const Hierarchy& hierarchy, std::vector<std::string> text_domains,
-                                 int64_t num_documents)
+                                 int64_t num_documents, bool judges_level1)
     : text_domains_(std::move(text_domains)), owners_N_(owner_of_components(hierarchy)) {
   for (const Domain& d : hierarchy.domains) owner_domains_.push_back(d.name);
   for (int d : routed_domains(hierarchy)) routed_names_.push_back(hierarchy.domains[static_cast<size_t>(d)].name);
   for (const std::string& name : text_domains_) {
     const auto found = std::find(routed_names_.begin(), routed_names_.end(), name);
-    labels_.push_back(found == routed_names_.end() ? -1 : static_cast<int>(found - routed_names_.begin()));
+    labels_.push_back(!judges_level1 || found == routed_names_.end() ? -1
+                                                                     : static_cast<int>(found - routed_names_.begin()));
   }
   owner_picks_.assign(text_domains_.size(), std::vector<int64_t>(owner_domains_.size(), 0));
   domain_picks_.assign(text_domains_.size(), std::vector<int64_t>(owners_N_.size(), 0));
@@ -55,10 +56,9 @@ void RouteStatistics::add(const Route& route, int text_domain, int64_t document,
   document_labels_[static_cast<size_t>(document)] = label;
   for (size_t c = 0; c < route.chunk_starts_C.size(); ++c) {
     const float* pi = &route.pi_CM[c * num_domains];
-    const auto [low, high] = std::minmax_element(pi, pi + num_domains);
-    if (*high - *low < 1e-6f) continue;  // uniform: nothing is decided yet
+    if (is_undecided({pi, num_domains})) continue;
     ++chunks_;
-    right_chunks_ += (high - pi) == label;
+    right_chunks_ += std::max_element(pi, pi + num_domains) - pi == label;
     const int64_t first = begin + route.chunk_starts_C[c];
     const int64_t last = begin + (c + 1 < route.chunk_starts_C.size() ? route.chunk_starts_C[c + 1] : route.num_tokens);
     const int64_t counted = std::min(last, kDocumentTokens) - first;

@@ -15,7 +15,8 @@ class RouteStatistics {
  public:
   RouteStatistics() = default;
   // `text_domains`: labels of the documents; those that the hierarchy routes are matched by name.
-  RouteStatistics(const Hierarchy& hierarchy, std::vector<std::string> text_domains, int64_t num_documents);
+  RouteStatistics(const Hierarchy& hierarchy, std::vector<std::string> text_domains, int64_t num_documents,
+                  bool judges_level1 = true);
 
   // One window's route, whose first token is number `begin` of its document (in text tokens). Throws BugError when the
   // route doesn't fit the hierarchy. A route without components and pi (dense models, trigrams) is ignored.

@@ -39,6 +39,7 @@ class Engine {
 
   const Architecture& architecture() const { return model_.architecture; }
   const ModelFolder& model() const { return model_; }
+  bool allows_all_domains() const { return options_.allowed_domains.empty(); }
   int vocab_size() const { return model_.architecture.trunk.vocab_size; }
   int context_length() const { return model_.architecture.trunk.context_length; }
   int num_threads() const { return pool_.size(); }

@@ -84,6 +84,7 @@ TEST(Routers, WithAllDomainsDeniedTheGeneralOneServes) {
   EXPECT_THROW(allowed_domains(a.hierarchy, {"poems"}, {}, "--domains"), Error);
   EXPECT_THROW(allowed_domains(a.hierarchy, {"code"}, {"code"}, "--domains/--deny"), Error);
   EXPECT_TRUE(allowed_domains(a.hierarchy, {}, {}, "--domains").empty());
+  EXPECT_TRUE(allowed_domains(a.hierarchy, {"code", "mathematics"}, {}, "--domains").empty());  // none is barred
 }
 
 TEST(Routers, TheAblationsAreCausalAndLearn) {

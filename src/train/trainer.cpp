@@ -301,6 +301,7 @@ void Run::evaluate_now() {
   EvaluateOptions options;
   options.max_bytes_by_domain = config_.train.eval_bytes;
   options.hierarchy = config_.model.hierarchy;
+  options.judges_level1 = allowed_domains_.empty();
   const Evaluation evaluation = tessera::evaluate(scorer, tokenizer_, heldout_, options);
   log_->evaluation(steps_, tokens_, to_json(evaluation));
   std::string by_domain;
