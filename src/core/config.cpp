@@ -86,6 +86,9 @@ Json write(T& value) {
   if constexpr (Visitable<T>) {
     Json json = Json::object();
     visit([&](const char* name, auto& field, const char*) { json[name] = write(field); }, value);
+    if constexpr (std::is_same_v<T, Domain>) {
+      if (!value.added) json.erase("added");  // as configs were before there was the key: their hashes stay
+    }
     return json;
   } else if constexpr (std::is_same_v<T, std::map<std::string, double>>) {
     Json json = Json::object();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -57,6 +58,21 @@ void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed) 
   for (size_t d = 0; d < pi.size(); ++d) {
     if (allowed[d]) pi[d] = total > 0 ? pi[d] / total : 1 / num_allowed;
   }
+}
+
+std::vector<float> undecided_pi(const Architecture& a, std::span<const uint8_t> allowed) {
+  const auto uniform = [&](bool with_added) {
+    std::vector<float> pi;
+    for (int d : routed_domains(a.hierarchy)) {
+      const bool is_allowed = allowed.empty() || allowed[pi.size()];
+      pi.push_back(is_allowed && (with_added || !a.hierarchy.domains[static_cast<size_t>(d)].added) ? 1.0f : 0.0f);
+    }
+    const float total = std::accumulate(pi.begin(), pi.end(), 0.0f);
+    for (float& p : pi) p /= std::max(1.0f, total);
+    return std::pair(pi, total);
+  };
+  const auto [pi, total] = uniform(a.domain_router.kind == "uniform");  // which never decides
+  return total > 0 ? pi : uniform(true).first;
 }
 
 bool is_undecided(std::span<const float> pi) {

@@ -42,6 +42,10 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
 // Decisions are made on it: that a text is of a barred domain is ruled out, so the margin is of what is left.
 void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed);
 
+// pi [M] before the first decision of a text: uniform over the domains that are allowed and, where there are others,
+// not `added`. Those of them are active. All zeros when every domain is barred.
+std::vector<float> undecided_pi(const Architecture& architecture, std::span<const uint8_t> allowed);
+
 // No decision yet: pi is uniform over the domains that are not barred, if there are several.
 bool is_undecided(std::span<const float> pi);
 

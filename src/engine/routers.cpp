@@ -77,9 +77,8 @@ void Routers::begin_chunk(Sequence& sequence, int64_t position) {
   if (!pi.empty()) {
     active = decided_domains(sequence);
   } else {
-    pi.assign(m, 1.0f / static_cast<float>(m));
-    restrict_to_allowed(pi, allowed_);
-    active = allowed_.empty() ? std::vector<uint8_t>(m, 1) : allowed_;
+    pi = undecided_pi(architecture_, allowed_);
+    for (const float p : pi) active.push_back(p > 0);
   }
   route.chunk_starts_C.push_back(static_cast<int32_t>(position));
   route.pi_CM.insert(route.pi_CM.end(), pi.begin(), pi.end());

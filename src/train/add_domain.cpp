@@ -22,7 +22,7 @@ Architecture with_domain(const Architecture& architecture, const std::string& na
   }
   const Domain& last = h.domains[static_cast<size_t>(routed_domains(h).back())];
   const int first = num_components(h);
-  const Domain added{name, last.num_components, false, {}};
+  const Domain added{name, last.num_components, false, {}, true};
   if (!h.base.empty()) {
     for (int c = first; c < first + added.num_components; ++c) h.base.push_back(c % h.num_banks);
   }

@@ -1,5 +1,5 @@
 // A domain added to a trained model: its components, planner head and level-1 class are new, all that was there is kept
-// bit for bit, so that the text of the old domains costs what it cost (but where the new components are chosen for it).
+// bit for bit. So a text of the old domains costs what it cost, but in chunks that level 1 gives to the new domain.
 #pragma once
 #include <string>
 #include <vector>

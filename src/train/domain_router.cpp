@@ -61,6 +61,7 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
   const std::vector<uint8_t>& allowed = options.allowed_domains;
   plan.pi_CM.assign(rows.chunks.size() * m, 0.0f);
   plan.active_CM.assign(rows.chunks.size() * m, 0);
+  const std::vector<float> undecided = undecided_pi(a, allowed);
   std::vector<uint8_t> previous;  // active domains of the piece's last decision
   for (size_t c = 0; c < rows.chunks.size(); ++c) {
     const PackedRows::Chunk& chunk = rows.chunks[c];
@@ -68,9 +69,8 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
     const std::span<float> pi(&plan.pi_CM[c * m], m);
     std::copy_n(&decided[c * m], m, pi.begin());
     if (std::accumulate(pi.begin(), pi.end(), 0.0f) <= 0 || is_dropped(options, chunk)) {
-      std::fill(pi.begin(), pi.end(), 1.0f / static_cast<float>(m));
-      restrict_to_allowed(pi, allowed);
-      for (size_t d = 0; d < m; ++d) plan.active_CM[c * m + d] = allowed.empty() || allowed[d];
+      std::copy(undecided.begin(), undecided.end(), pi.begin());
+      for (size_t d = 0; d < m; ++d) plan.active_CM[c * m + d] = pi[d] > 0;
       continue;
     }
     restrict_to_allowed(pi, allowed);
@@ -108,13 +108,21 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
       if (!rows.chunks[c].first) std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
     }
     const std::vector<float> shares = label_shares(rows, m);
-    std::vector<float> targets(num_chunks * width, 0.0f);
+    std::vector<float> targets(num_chunks * width, 0.0f), of_domain(width, 0.0f);
     int64_t counted = 0;
     for (size_t c = 0; c + 1 < num_chunks; ++c) {
       if (rows.chunks[c + 1].first) continue;
       float total = 0;
-      for (size_t d = 0; d < width; ++d) total += targets[c * width + d] = shares[(c + 1) * width + d];
+      for (size_t d = 0; d < width; ++d) {
+        total += targets[c * width + d] = shares[(c + 1) * width + d];
+        of_domain[d] += shares[(c + 1) * width + d];
+      }
       counted += total > 0;
+    }
+    const float num_met =
+        static_cast<float>(std::count_if(of_domain.begin(), of_domain.end(), [](float n) { return n > 0; }));
+    for (size_t i = 0; options.balances_labels && i < targets.size(); ++i) {
+      if (targets[i] > 0) targets[i] *= static_cast<float>(counted) / (num_met * of_domain[i % width]);
     }
     if (counted > 0) {
       const at::Tensor target = at::from_blob(targets.data(), {static_cast<int64_t>(num_chunks), m}, at::kFloat)

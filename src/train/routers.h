@@ -17,6 +17,7 @@ struct RoutingOptions {
   double domain_dropout = 0;             // share of pieces that get the uniform pi
   uint64_t dropout_seed = 0;             // with the place of a piece it decides which
   std::vector<uint8_t> allowed_domains;  // [M], empty: all; 0: never active
+  bool balances_labels = false;          // in level 1's loss every domain of the batch counts alike, not every chunk
   const Route* replay = nullptr;         // R = 1: forces components and weights
 };
 

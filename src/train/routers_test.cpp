@@ -135,5 +135,44 @@ TEST(Routers, AnAddedDomainLeavesTheOldWeightsWhereTheyWere) {
   EXPECT_THROW(with_domain(Architecture{}, "poems"), Error);
 }
 
+TEST(Routers, AnAddedDomainServesNoTextBeforeTheFirstDecision) {
+  const Architecture a = with_domain(tiny_architecture(), "poems");
+  const Model model(a, Parameters(a, 3), at::kFloat);
+  const auto served = [&](const std::vector<uint8_t>& allowed) {
+    RoutingOptions options;
+    options.allowed_domains = allowed;
+    Route route;
+    logits_of(model, some_tokens(16), options, &route);  // one chunk: nothing is decided
+    return std::any_of(route.components_TLK.begin(), route.components_TLK.end(), [](int32_t id) { return id >= 8; });
+  };
+  EXPECT_FALSE(served({}));
+  EXPECT_TRUE(served({0, 0, 1}));  // unless it is all that may serve
+}
+
+TEST(Routers, EveryDomainOfABatchCountsAlikeWhenLabelsAreBalanced) {
+  Architecture a = tiny_architecture();
+  a.domain_router.chunk_tokens = 16;
+  const Parameters p(a, 3);
+  // 6 chunks of the first domain, 1 of the second; what level 1 says is the same for all, so the loss tells the
+  // weights.
+  p["domain_router.head"].detach().zero_();
+  p["domain_router.head"].detach()[0].fill_(1.0);
+  std::vector<int32_t> tokens = some_tokens(128), labels(128, 0);
+  std::fill(labels.begin() + 112, labels.end(), 1);
+  const PackedRows rows = pack_rows(1, 128, tokens, std::vector<int32_t>(128, 0), tokens, labels, 16, at::kCPU);
+  const auto loss = [&](bool balances) {
+    RoutingOptions options;
+    options.balances_labels = balances;
+    const DomainPlan plan = plan_domains(a, p, rows, at::embedding(p["embedding"], rows.tokens_RT), options);
+    const at::Tensor log_pi = at::log_softmax(plan.logits_CM, 1);
+    const double first = -log_pi.narrow(0, 0, 6).select(1, 0).mean().item<double>();
+    const double second = -log_pi[6][1].item<double>();
+    const double expected = balances ? (first + second) / 2 : (6 * first + second) / 7;
+    EXPECT_NEAR(plan.loss.item<double>(), expected, 1e-5);
+    return expected;
+  };
+  EXPECT_GT(std::abs(loss(true) - loss(false)), 1e-3);
+}
+
 }  // namespace
 }  // namespace tessera
