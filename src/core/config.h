@@ -85,7 +85,7 @@ void visit(V&& v, Domain& d) {
   v("name", d.name, "the domain's name");
   v("num_components", d.num_components, "components of this domain in each layer");
   v("always", d.always, "general domain: eligible in every text");
-  v("added", d.added, "taken in by --add-domain: not eligible before the first decision of a text");
+  v("added", d.added, "taken in by --add-domain: eligible only where level 1 finds it the most probable");
   v("components", d.components, "names of the components, optional");
 }
 template <class V>

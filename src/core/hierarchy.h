@@ -19,7 +19,7 @@ struct Domain {
   int num_components = 4;  // of each component layer; the domain's ids follow those of the domains before it
   bool always = false;     // the general domain: eligible in every text, never a level-1 class
   std::vector<std::string> components;  // names, optional: empty or num_components of them
-  bool added = false;  // came after the others were trained: eligible from level 1's first decision on, not before
+  bool added = false;  // came after the others were trained: eligible only where level 1 finds it the most probable
 };
 
 struct Hierarchy {

@@ -24,22 +24,21 @@ std::vector<int32_t> chunk_starts(int num_tokens, int chunk_tokens) {
 }
 
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
-                                    std::span<const uint8_t> allowed, double margin, double hysteresis) {
+                                    std::span<const uint8_t> allowed, double margin, double hysteresis,
+                                    std::span<const uint8_t> added) {
   const size_t n = pi.size();
   std::vector<uint8_t> active(n, 0);
-  auto is_allowed = [&](size_t d) { return allowed.empty() || allowed[d]; };
-  size_t first = n, second = n;
-  for (size_t d = 0; d < n; ++d) {
-    if (!is_allowed(d)) continue;
-    if (first == n || pi[d] > pi[first]) {
-      second = first;
-      first = d;
-    } else if (second == n || pi[d] > pi[second]) {
-      second = d;
+  const auto largest = [&](const auto& may_be) {  // the first of equals; n: there is none
+    size_t best = n;
+    for (size_t d = 0; d < n; ++d) {
+      if ((allowed.empty() || allowed[d]) && may_be(d) && (best == n || pi[d] > pi[best])) best = d;
     }
-  }
+    return best;
+  };
+  const size_t first = largest([](size_t) { return true; });
   if (first == n) return active;
   active[first] = 1;
+  const size_t second = largest([&](size_t d) { return d != first && (added.empty() || !added[d]); });
   if (second == n) return active;
   const double gap = static_cast<double>(pi[first]) - static_cast<double>(pi[second]);
   const bool was_active = !previous.empty() && previous[second];
@@ -58,6 +57,12 @@ void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed) 
   for (size_t d = 0; d < pi.size(); ++d) {
     if (allowed[d]) pi[d] = total > 0 ? pi[d] / total : 1 / num_allowed;
   }
+}
+
+std::vector<uint8_t> added_domains(const Hierarchy& h) {
+  std::vector<uint8_t> added;
+  for (int d : routed_domains(h)) added.push_back(h.domains[static_cast<size_t>(d)].added);
+  return added;
 }
 
 std::vector<float> undecided_pi(const Architecture& a, std::span<const uint8_t> allowed) {

@@ -33,9 +33,14 @@ int chunk_of(int position, int chunk_tokens);
 // Which domains are active in the next chunk: the most probable, and the second when it is near. The second enters when
 // pi1 - pi2 < margin, and one that was active leaves above margin + hysteresis. One function for training and
 // inference. `previous` is empty when there was no decision before (start of a document): hysteresis then does not
-// apply. `allowed` may be empty (all). Returns [M] of 0/1.
+// apply. `allowed` may be empty (all). `added` (none when empty): domains that are active as the most probable one
+// only, never as the second. Returns [M] of 0/1.
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
-                                    std::span<const uint8_t> allowed, double margin, double hysteresis);
+                                    std::span<const uint8_t> allowed, double margin, double hysteresis,
+                                    std::span<const uint8_t> added = {});
+
+// Which routed domains were added to the trained model [M].
+std::vector<uint8_t> added_domains(const Hierarchy& hierarchy);
 
 // pi [M] among the domains that are allowed: the others' is 0, and the rest sums to 1 (is uniform where nothing was
 // left of it). All zeros when every domain is barred. `allowed` may be empty (all).

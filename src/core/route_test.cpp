@@ -96,6 +96,14 @@ TEST(IsUndecidedTest, UniformOverWhatIsNotBarred) {
   EXPECT_FALSE(is_undecided(Pi{0.3f, 0.7f}));
 }
 
+TEST(ActiveDomainsTest, AnAddedDomainIsNeverTheSecond) {
+  const Active added = {0, 0, 1};
+  EXPECT_EQ(active_domains(Pi{0.5f, 0.1f, 0.4f}, {}, {}, 0.5, 0.1, added),
+            (Active{1, 1, 0}));  // as if it weren't there
+  EXPECT_EQ(active_domains(Pi{0.7f, 0.1f, 0.2f}, {}, {}, 0.5, 0.1, added), (Active{1, 0, 0}));
+  EXPECT_EQ(active_domains(Pi{0.4f, 0.1f, 0.5f}, {}, {}, 0.5, 0.1, added), (Active{1, 0, 1}));  // the first it may be
+}
+
 TEST(ActiveDomainsTest, DoesNotFlapAroundTheMargin) {
   Active active;
   int changes = 0;

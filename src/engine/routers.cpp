@@ -24,6 +24,7 @@ Routers::Routers(const Architecture& architecture, const Weights& weights, std::
       allowed_(std::move(allowed)),
       transformer_(transformer),
       routed_(routed_domains(architecture.hierarchy)),
+      added_(added_domains(architecture.hierarchy)),
       num_components_(static_cast<size_t>(num_components(architecture.hierarchy))) {
   const DomainRouter& d = architecture.domain_router;
   const ComponentRouter& c = architecture.component_router;
@@ -61,7 +62,7 @@ std::vector<uint8_t> Routers::decided_domains(const Sequence& sequence) const {
   if (route.chunk_starts_C.size() > 1)
     previous.assign(route.active_CM.end() - static_cast<int64_t>(routed_.size()), route.active_CM.end());
   return active_domains(sequence.next_pi_M, previous, allowed_, architecture_.domain_router.margin,
-                        architecture_.domain_router.hysteresis);
+                        architecture_.domain_router.hysteresis, added_);
 }
 
 void Routers::begin_chunk(Sequence& sequence, int64_t position) {

@@ -59,6 +59,7 @@ class Routers {
   std::vector<uint8_t> allowed_;
   Transformer& transformer_;
   std::vector<int> routed_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
+  const std::vector<uint8_t> added_;        // [M]
   size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;

@@ -62,6 +62,7 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
   plan.pi_CM.assign(rows.chunks.size() * m, 0.0f);
   plan.active_CM.assign(rows.chunks.size() * m, 0);
   const std::vector<float> undecided = undecided_pi(a, allowed);
+  const std::vector<uint8_t> added = added_domains(a.hierarchy);
   std::vector<uint8_t> previous;  // active domains of the piece's last decision
   for (size_t c = 0; c < rows.chunks.size(); ++c) {
     const PackedRows::Chunk& chunk = rows.chunks[c];
@@ -74,7 +75,7 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
       continue;
     }
     restrict_to_allowed(pi, allowed);
-    previous = active_domains(pi, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis);
+    previous = active_domains(pi, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis, added);
     std::copy_n(previous.begin(), m, &plan.active_CM[c * m]);
   }
 }
