@@ -230,10 +230,11 @@ void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_
   at::Tensor loss = nats / static_cast<double>(num_targets);
   if (forward.domains.loss.defined()) loss = loss + forward.domains.loss * (weights.domain_weight * share);
   for (const LayerChoice& choice : forward.choices) {
+    if (!choice.z_loss.defined()) continue;  // only an added domain is learnt, and no text here is of it
     loss = loss + choice.z_loss * (weights.z_loss * share / static_cast<double>(forward.choices.size()));
   }
   metrics.add(rows, forward, nats.item<double>());
-  if (std::isfinite(loss.item<double>())) torch::autograd::backward({loss}, {});
+  if (loss.requires_grad() && std::isfinite(loss.item<double>())) torch::autograd::backward({loss}, {});
 }
 
 StepMetrics Run::step() {
