@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "apps/commands.h"
+#include "apps/engine_arguments.h"
 #include "apps/random_weights.h"
 #include "base/direct_file.h"
 #include "base/error.h"
@@ -287,7 +288,7 @@ void add_bench_budget_command(CLI::App& app) {
   command->add_option("--routes", options->routes, "a trained model or run, whose routes are replayed")->required();
   command->add_option("--text", options->text, "a file of real text")->required();
   command->add_option("--size", options->model_bytes, "of the model of random weights, at least")
-      ->transform(CLI::AsSizeValue(true));
+      ->transform(size_value());
   command->add_option("--turns", options->turns, "that count")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_option("--threads", options->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->footer("Example: ./tessera bench engine --budget --routes runs/demo --text README.md");

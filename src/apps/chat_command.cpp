@@ -52,8 +52,6 @@ std::string history_file() {
   return home ? std::string(home) + "/.tessera_history" : "";
 }
 
-constexpr int kMostTokens = 1 << 20;  // of an answer
-
 void set_option(engine::GenerateOptions& options, const std::string& name, const std::string& value) {
   char* end = nullptr;
   const double number = std::strtod(value.c_str(), &end);

@@ -8,6 +8,17 @@
 #include "core/route.h"
 
 namespace tessera {
+
+CLI::Validator size_value() {
+  return {[](std::string& text) {
+            const std::optional<int64_t> bytes = parse_bytes(text);
+            if (!bytes || *bytes == 0) return "expected a size such as 512MiB or 1.5GB, found '" + text + "'";
+            text = std::to_string(*bytes);
+            return std::string();
+          },
+          "SIZE"};
+}
+
 void add_engine_options(CLI::App& command, EngineArguments& args) {
   command.add_option("MODEL_OR_RUN", args.model, "a model folder or a run")->required();
   command.add_option("--domains", args.domains, "only these domains may be active, for example code,mathematics")
@@ -23,14 +34,7 @@ void add_engine_options(CLI::App& command, EngineArguments& args) {
   command
       .add_option("--memory", args.memory_bytes,
                   "all memory that the program may hold, for example 512MiB: what doesn't fit is read on demand")
-      ->transform(CLI::Validator(
-          [](std::string& text) {
-            const std::optional<int64_t> bytes = parse_bytes(text);
-            if (!bytes || *bytes == 0) return "expected a size such as 512MiB or 1.5GB, found '" + text + "'";
-            text = std::to_string(*bytes);
-            return std::string();
-          },
-          "SIZE"));
+      ->transform(size_value());
 }
 
 Json memory_json(const engine::Engine& engine) {

@@ -20,6 +20,10 @@ struct EngineArguments {
 };
 void add_engine_options(CLI::App& command, EngineArguments& args);
 
+inline constexpr int kMostTokens = 1 << 20;  // that a text may be asked to have
+// Makes bytes of "512MiB" (parse_bytes of base/log.h); refuses what is no size above 0.
+CLI::Validator size_value();
+
 struct LoadedEngine {
   std::unique_ptr<engine::Engine> engine;
   Tokenizer tokenizer;

@@ -35,7 +35,7 @@ void add_generate_command(CLI::App& app) {
   add_engine_options(*command, args->engine);
   command->add_option("-p,--prompt", args->prompt, "the text to go on from; empty: from nothing");
   command->add_option("-n,--tokens", args->options.max_tokens, "at most so many tokens")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(CLI::Range(1, kMostTokens))
       ->capture_default_str();
   add_sampler_options(*command, args->options.sampler);
   command->add_option("--stop", args->options.stop, "the text ends before this; may be given several times")

@@ -220,8 +220,8 @@ void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_
   options.domain_dropout = weights.domain_dropout;
   options.allowed_domains = allowed_domains_;
   // A new domain makes up most of the text that it is learnt from, but not of what level 1 will see.
-  const std::vector<Domain>& domains = config_.model.hierarchy.domains;
-  options.balances_labels = std::any_of(domains.begin(), domains.end(), [](const Domain& d) { return d.added; });
+  const std::vector<uint8_t> added = added_domains(config_.model.hierarchy);
+  options.balances_labels = std::count(added.begin(), added.end(), 1) > 0;
   options.dropout_seed =
       mix64(config_.train.seed ^ mix64(static_cast<uint64_t>(steps_) * 4096 + static_cast<uint64_t>(micro)));
   const Forward forward = model_.forward(rows, options);
