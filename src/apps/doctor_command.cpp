@@ -8,7 +8,6 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <regex>
 #include <vector>
 
 #include "apps/commands.h"
@@ -117,9 +116,10 @@ std::string torch_version(const fs::path& root) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(root / ".venv" / "lib", ignored)) {
     std::ifstream file(entry.path() / "site-packages" / "torch" / "version.py");
-    for (std::string line; std::getline(file, line);) {
-      std::smatch match;
-      if (std::regex_search(line, match, std::regex("__version__ *(?:: *str *)?= *'([^']+)'"))) return match[1];
+    for (std::string line; std::getline(file, line);) {  // __version__ = '2.9.0+cpu'
+      const size_t quote = line.find('\'');
+      if (line.starts_with("__version__") && quote != std::string::npos)
+        return line.substr(quote + 1, line.find('\'', quote + 1) - quote - 1);
     }
   }
   return "";

@@ -3,9 +3,13 @@
 #include "base/error.h"
 #include "base/files.h"
 
-template class nlohmann::basic_json<>;
-template class nlohmann::basic_json<nlohmann::ordered_map>;
-template class nlohmann::detail::serializer<nlohmann::json>;
+template nlohmann::ordered_json::basic_json(initializer_list_t, bool, value_t);
+template nlohmann::ordered_json::basic_json(const basic_json&);
+template nlohmann::ordered_json::reference nlohmann::ordered_json::operator[](object_t::key_type);
+template std::string nlohmann::ordered_json::dump(int, char, bool, error_handler_t) const;
+template void nlohmann::ordered_json::json_value::destroy(value_t);
+template class nlohmann::detail::lexer<nlohmann::ordered_json, nlohmann::detail::iterator_input_adapter<const char*>>;
+template class nlohmann::detail::parser<nlohmann::ordered_json, nlohmann::detail::iterator_input_adapter<const char*>>;
 template class nlohmann::detail::serializer<nlohmann::ordered_json>;
 
 namespace tessera {

@@ -13,10 +13,17 @@ using Json = nlohmann::ordered_json;
 
 }  // namespace tessera
 
-// Compiled once, in json.cpp, instead of by every file that prints JSON.
-extern template class nlohmann::basic_json<>;
-extern template class nlohmann::basic_json<nlohmann::ordered_map>;
-extern template class nlohmann::detail::serializer<nlohmann::json>;
+// Compiled once, in json.cpp, instead of by every file that reads or prints JSON: the parts that are used. (The whole
+// class would bring its binary formats along.)
+extern template nlohmann::ordered_json::basic_json(initializer_list_t, bool, value_t);
+extern template nlohmann::ordered_json::basic_json(const basic_json&);
+extern template nlohmann::ordered_json::reference nlohmann::ordered_json::operator[](object_t::key_type);
+extern template std::string nlohmann::ordered_json::dump(int, char, bool, error_handler_t) const;
+extern template void nlohmann::ordered_json::json_value::destroy(value_t);
+extern template class nlohmann::detail::lexer<nlohmann::ordered_json,
+                                              nlohmann::detail::iterator_input_adapter<const char*>>;
+extern template class nlohmann::detail::parser<nlohmann::ordered_json,
+                                               nlohmann::detail::iterator_input_adapter<const char*>>;
 extern template class nlohmann::detail::serializer<nlohmann::ordered_json>;
 
 namespace tessera {

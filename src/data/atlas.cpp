@@ -16,7 +16,7 @@ constexpr double kDeadShare = 1e-3;
 constexpr size_t kContextBytes = 70;  // on each side
 constexpr size_t kNumClasses = kTokenClasses.size();
 
-struct Window {
+struct AtlasText {
   size_t document = 0;
   std::vector<int32_t> tokens;  // bos first
   std::vector<int> classes;     // of each but the last: the tokens that are routed
@@ -36,16 +36,16 @@ struct Component {
   std::vector<Pick> picks;
 };
 
-std::vector<Window> score_windows(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Document> documents,
-                                  const std::vector<std::string>& domains) {
-  std::vector<Window> windows;
+std::vector<AtlasText> score_windows(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Document> documents,
+                                     const std::vector<std::string>& domains) {
+  std::vector<AtlasText> windows;
   const int64_t length = scorer.context_length() - 1;
   for (size_t d = 0; d < documents.size(); ++d) {
     const std::vector<int32_t> tokens = tokenizer.encode(documents[d].text);
     const auto domain = std::find(domains.begin(), domains.end(), documents[d].domain) - domains.begin();
     for (int64_t begin = 0; begin < static_cast<int64_t>(tokens.size()); begin += length) {
       const int64_t end = std::min(begin + length, static_cast<int64_t>(tokens.size()));
-      Window& window = windows.emplace_back(Window{d, {tokenizer.bos()}, {}, static_cast<int>(domain), {}});
+      AtlasText& window = windows.emplace_back(AtlasText{d, {tokenizer.bos()}, {}, static_cast<int>(domain), {}});
       window.tokens.insert(window.tokens.end(), tokens.begin() + begin, tokens.begin() + end);
       for (size_t t = 0; t + 1 < window.tokens.size(); ++t)
         window.classes.push_back(t == 0 ? token_class("") : token_class(tokenizer.token_bytes(window.tokens[t])));
@@ -62,7 +62,7 @@ std::vector<Window> score_windows(Scorer& scorer, const Tokenizer& tokenizer, st
   return windows;
 }
 
-std::vector<Component> collect_picks(const std::vector<Window>& windows, int num_layers, int num_components) {
+std::vector<Component> collect_picks(const std::vector<AtlasText>& windows, int num_layers, int num_components) {
   std::vector<Component> components;
   for (int l = 0; l < num_layers; ++l) {
     for (int c = 0; c < num_components; ++c) components.push_back({l, c, {}});
@@ -100,7 +100,7 @@ Route without(Route route, int layer, int id) {
 }
 
 // {class: [mean nats, tokens]}, and the mean over all under "removal_nats".
-void add_removal(Scorer& scorer, const std::vector<Window>& windows, const Component& component, int most_windows,
+void add_removal(Scorer& scorer, const std::vector<AtlasText>& windows, const Component& component, int most_windows,
                  Json& json) {
   std::map<size_t, int64_t> picks_of_window;
   for (const Pick& p : component.picks) ++picks_of_window[p.window];
@@ -111,7 +111,7 @@ void add_removal(Scorer& scorer, const std::vector<Window>& windows, const Compo
   std::array<double, kNumClasses> nats{};
   std::array<int64_t, kNumClasses> tokens{};
   for (const auto& [unused, w] : busiest) {
-    const Window& window = windows[w];
+    const AtlasText& window = windows[w];
     const Route route = without(window.scored.route, component.layer, component.id);
     const std::vector<ScoredText> scored = scorer.score({&window.tokens, 1}, {}, {&route, 1});
     for (const Pick& p : component.picks) {
@@ -134,7 +134,7 @@ void add_removal(Scorer& scorer, const std::vector<Window>& windows, const Compo
 }
 
 // Text around a token, whole characters only.
-Json context_of(const Window& window, int token, const Tokenizer& tokenizer) {
+Json context_of(const AtlasText& window, int token, const Tokenizer& tokenizer) {
   const std::span<const int32_t> tokens(window.tokens);
   const size_t at = static_cast<size_t>(token);
   std::string before = at > 0 ? tokenizer.decode(tokens.subspan(1, at - 1)) : "";
@@ -147,7 +147,7 @@ Json context_of(const Window& window, int token, const Tokenizer& tokenizer) {
 }
 
 // Where the component had the largest weights; each token once.
-Json contexts_of(const Component& component, const std::vector<Window>& windows, const Tokenizer& tokenizer,
+Json contexts_of(const Component& component, const std::vector<AtlasText>& windows, const Tokenizer& tokenizer,
                  int wanted) {
   std::vector<Pick> picks = component.picks;
   std::stable_sort(picks.begin(), picks.end(), [](const Pick& a, const Pick& b) { return a.weight > b.weight; });
@@ -199,12 +199,12 @@ Json build_atlas(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Doc
   for (const Document& d : documents) {
     if (std::find(domains.begin(), domains.end(), d.domain) == domains.end()) domains.push_back(d.domain);
   }
-  const std::vector<Window> windows = score_windows(scorer, tokenizer, documents, domains);
+  const std::vector<AtlasText> windows = score_windows(scorer, tokenizer, documents, domains);
   if (windows.empty()) throw Error(ErrorCode::kData, "there is no text to make an atlas from");
   const int num_layers = windows[0].scored.route.num_layers;
   std::vector<int64_t> class_tokens(kNumClasses, 0), domain_tokens(domains.size(), 0);
   int64_t num_tokens = 0;
-  for (const Window& window : windows) {
+  for (const AtlasText& window : windows) {
     for (int c : window.classes) ++class_tokens[static_cast<size_t>(c)];
     domain_tokens[static_cast<size_t>(window.domain)] += static_cast<int64_t>(window.classes.size());
     num_tokens += static_cast<int64_t>(window.classes.size());

@@ -1,8 +1,8 @@
 // Where a document says something in words and then in code or in a formula: candidates for multiple_choice.h.
 #include <algorithm>
-#include <cctype>
 
 #include "base/log.h"
+#include "data/ascii.h"
 #include "data/multiple_choice.h"
 #include "data/sample.h"
 
@@ -14,9 +14,6 @@ constexpr size_t kMaxAnswer = 200, kMinAnswer = 40, kMinFormula = 14;
 
 using Lines = std::vector<std::string_view>;
 
-bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
-bool is_alnum(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
-bool is_alpha(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; }
 bool is_name(char c) { return is_alnum(c) || c == '_' || c == '.' || c == ':'; }
 
 Lines split_lines(std::string_view text) {

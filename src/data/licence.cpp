@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstring>
 
+#include "data/ascii.h"
 #include "data/clean.h"
 
 namespace tessera {
@@ -72,7 +73,7 @@ size_t comment_length(std::string_view text) {
     if (!body.starts_with(mark)) continue;
     if (mark == "#") {  // the C preprocessor's lines are no comments, "#!" is kept with the code
       const std::string_view line = first_line(body);
-      if (line.starts_with("#!") || (line.size() > 1 && std::isalpha(static_cast<unsigned char>(line[1])))) return 0;
+      if (line.starts_with("#!") || (line.size() > 1 && is_alpha(line[1]))) return 0;
     }
     size_t end = 0;
     while (end < text.size()) {

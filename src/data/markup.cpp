@@ -1,19 +1,18 @@
 // strip_markup of clean.h: what HTML and reStructuredText leave in extracted text.
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "data/ascii.h"
 #include "data/clean.h"
 
 namespace tessera {
 namespace {
 
-bool is_name_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == ':'; }
-bool is_alpha(char c) { return std::isalpha(static_cast<unsigned char>(c)); }
+bool is_name_char(char c) { return is_alnum(c) || c == '-' || c == '_' || c == ':'; }
 
 constexpr std::array<std::string_view, 58> kTags = {
     "a",     "abbr", "article", "b",       "blockquote", "body", "br",     "caption", "center", "cite",
@@ -33,12 +32,12 @@ size_t tag_length(std::string_view text, std::string_view& name) {
   }
   size_t i = text.starts_with("</") ? 2 : 1;
   const size_t begin = i;
-  while (i < text.size() && std::isalnum(static_cast<unsigned char>(text[i]))) ++i;
+  while (i < text.size() && is_alnum(text[i])) ++i;
   name = text.substr(begin, i - begin);
   if (std::find(kTags.begin(), kTags.end(), name) == kTags.end()) return 0;
   for (;;) {
     const size_t space = i;
-    while (i < text.size() && std::isspace(static_cast<unsigned char>(text[i]))) ++i;
+    while (i < text.size() && is_space(text[i])) ++i;
     if (i < text.size() && text[i] == '>') return i + 1;
     if (text.substr(i).starts_with("/>")) return i + 2;
     if (i == space || i >= text.size() || !is_alpha(text[i])) return 0;
@@ -266,8 +265,7 @@ class RstStripper {
     if (in_options_ && indent > directive_indent_ && is_field(body)) return;
     in_options_ = false;
     if (body.starts_with(".. ") && add_explicit(body.substr(3), indent)) return;
-    if (line.ends_with("::") && line.size() > 2 &&
-        (std::isalnum(static_cast<unsigned char>(line[line.size() - 3])) || line[line.size() - 3] == ')')) {
+    if (line.ends_with("::") && line.size() > 2 && (is_alnum(line[line.size() - 3]) || line[line.size() - 3] == ')')) {
       line.remove_suffix(1);
     } else if (body == "::") {
       return;

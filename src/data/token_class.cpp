@@ -1,17 +1,12 @@
 #include "data/token_class.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "base/error.h"
+#include "data/ascii.h"
 
 namespace tessera {
 namespace {
-
-bool is_space(char c) { return std::isspace(static_cast<unsigned char>(c)) != 0; }
-bool is_upper(char c) { return std::isupper(static_cast<unsigned char>(c)) != 0; }
-bool is_alpha(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0; }
-bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; }
 
 int named(std::string_view name) {
   const auto it = std::find(kTokenClasses.begin(), kTokenClasses.end(), name);
