@@ -64,6 +64,8 @@ TEST(CompareConfigs, CoreVariantsHaveTheStatedSizes) {
     EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
   EXPECT_NEAR(total("sharing-no-hierarchy") / total("mhc-75-100"), 1, 0.01);
   EXPECT_NEAR(total("hierarchy-no-sharing") / total("mhc-75-100"), 1, 0.01);
+  EXPECT_NEAR(total("flat-64") / total("flat-32"), 1, 0.01);
+  EXPECT_NEAR(active("flat-64") / active("flat-32"), 1, 0.015);  // its gate is twice as wide
   EXPECT_GT(total("flat-32-plan"), 1.33 * total("mhc-75-100"));  // "a third more parameters"
 }
 
