@@ -75,8 +75,8 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
   EXPECT_LE(total("flat-32-narrow"), 0.75 * total("flat-32"));
   EXPECT_NEAR(total("flat-32-narrow") / total("mhc-75-75"), 1, 0.01);
   EXPECT_NEAR(total("dense-total") / total("mhc-75-100"), 1, 0.01);
-  for (const char* name : {"always-on", "general-0", "general-8", "general-24", "fine-64-4", "fine-128-8",
-                           "fine-general", "one-bank", "always-on-only", "prior"}) {
+  for (const char* name : {"always-on", "general-0", "general-16", "general-32", "fine-128-8", "coarse", "one-bank",
+                           "always-on-only", "prior"}) {
     EXPECT_LE(total(name), 0.75 * total("flat-32")) << name;
     EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
   }
@@ -88,9 +88,9 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
 
 // The widths in the files are those that solve_widths finds.
 TEST(CompareConfigs, WidthsAreSolved) {
-  const std::pair<std::string, double> solved[] = {{"mhc-75-100", 1}, {"sharing-no-hierarchy", 1}, {"mhc-75-75", 0.75},
-                                                   {"fine-64-4", 1},  {"fine-128-8", 1},           {"fine-general", 1},
-                                                   {"always-on", 1}};
+  const std::pair<std::string, double> solved[] = {{"mhc-75-100", 1},   {"sharing-no-hierarchy", 1},
+                                                   {"mhc-75-75", 0.75}, {"fine-128-8", 1},
+                                                   {"coarse", 1},       {"always-on", 1}};
   for (const auto& [name, active_share] : solved) {
     const Architecture found = variant(name).model;
     const Architecture wanted = solve_widths(found, variant("flat-32").model, 0.75, active_share).architecture;
