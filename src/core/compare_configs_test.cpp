@@ -88,9 +88,8 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
 
 // The widths in the files are those that solve_widths finds.
 TEST(CompareConfigs, WidthsAreSolved) {
-  const std::pair<std::string, double> solved[] = {{"mhc-75-100", 1},   {"sharing-no-hierarchy", 1},
-                                                   {"mhc-75-75", 0.75}, {"fine-128-8", 1},
-                                                   {"coarse", 1},       {"always-on", 1}};
+  const std::pair<std::string, double> solved[] = {
+      {"mhc-75-100", 1}, {"mhc-75-75", 0.75}, {"fine-128-8", 1}, {"coarse", 1}, {"always-on", 1}};
   for (const auto& [name, active_share] : solved) {
     const Architecture found = variant(name).model;
     const Architecture wanted = solve_widths(found, variant("flat-32").model, 0.75, active_share).architecture;
