@@ -86,6 +86,24 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
   }
 }
 
+// A result of another config than its variant's file holds now is stale, and `compare` would refuse it.
+TEST(CompareConfigs, CommittedResultsAreOfTheseConfigs) {
+  for (const std::string group : {"compare", "route"}) {
+    const fs::path reports = fs::path(TESSERA_SOURCE_DIR) / "reports" / group / "results";
+    for (const auto& entry : fs::directory_iterator(reports)) {
+      const Json result = read_json_file(entry.path());
+      Json now =
+          to_json(load_config(kFolder.parent_path() / group / (result.at("variant").get<std::string>() + ".json")));
+      Json then = result.at("config");
+      for (Json* config : {&now, &then}) {
+        config->erase("name");
+        for (const char* key : {"seed", "num_threads"}) (*config)["train"].erase(key);
+      }
+      EXPECT_EQ(then, now) << entry.path();
+    }
+  }
+}
+
 // The widths in the files are those that solve_widths finds.
 TEST(CompareConfigs, WidthsAreSolved) {
   const std::pair<std::string, double> solved[] = {
