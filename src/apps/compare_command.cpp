@@ -171,16 +171,35 @@ std::string commit_of_run(const fs::path& run) {
   return text;
 }
 
+// Results of before there was spliced text get theirs, when their run is still there.
+bool add_spliced(Json& result, const fs::path& run, const Config& config, const Suite& suite) {
+  if (result.value("spliced_hash", "") == suite.spliced_hash || !is_finished(run, config)) return false;
+  const ModelFolder folder = open_model(run);
+  const Model model(folder.architecture, Parameters(folder), at::kFloat);
+  at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
+  ModelScorer scorer(model);
+  EvaluateOptions options;
+  options.hierarchy = folder.architecture.hierarchy;
+  auto [figures, details] =
+      spliced_json(evaluate(scorer, Tokenizer::from_file(folder.tokenizer()), suite.spliced, options), suite);
+  result.update(figures);
+  result["details"]["spliced"] = std::move(details);
+  return true;
+}
+
 enum class Outcome { kDone, kSkipped, kInterrupted };
 
 Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite, const ShardSet& shards) {
   const Config config = config_of(args, p);
   const fs::path file = fs::path(args.out) / "results" / (run_name(p) + ".json");
   if (fs::exists(file)) {
-    const Json old = read_json_file(file);
+    Json old = read_json_file(file);
     if (old.value("config_hash", "") == hash_of_run(config) && old.value("data_hash", "") == shards.hash() &&
-        old.value("suite_hash", "") == suite.hash)
-      return Outcome::kSkipped;
+        old.value("suite_hash", "") == suite.hash) {
+      if (!add_spliced(old, fs::path(args.runs) / config.name, config, suite)) return Outcome::kSkipped;
+      write_file_atomic(file, old.dump() + "\n");
+      return Outcome::kDone;
+    }
     throw Error(ErrorCode::kData, file.string() + " comes from another config, data set or evaluation",
                 "remove it (and its run under " + args.runs + ") to make it anew");
   }
