@@ -10,7 +10,6 @@ Example: ./tessera bench engine --turns 3
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess

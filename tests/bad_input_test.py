@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -133,6 +134,8 @@ def test_unknown_command(program, tmp_path):
         (TESSERA, ["bench", "foo"], "foo"),
         (TRAIN, ["train", "tiny.json", "--train.num_threads=100000000"], "train.num_threads"),
         (TRAIN, ["compare", "--seeds", "-1"], "-1"),
+        (TRAIN, ["eval", "runs/tiny", "--suite", "routing", "--max-bytes", "9"], "--max-bytes"),
+        (TRAIN, ["eval", "runs/tiny", "--suite", "cross", "--mixed", "a"], "--mixed"),
     ],
 )
 def test_wrong_arguments(trained, program, arguments, part):
@@ -310,6 +313,26 @@ def test_a_full_disk_under_standard_output_is_no_success(trained):
             result = subprocess.run([TESSERA, *arguments], cwd=trained, stdout=full, stderr=subprocess.PIPE, text=True)
         assert result.returncode == 2, arguments
         assert "standard output" in result.stderr
+
+
+def test_too_little_memory_is_one_error(trained):
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))}
+    result = run(TESSERA, "generate", "runs/tiny", "-n", 5, "--threads", 1, cwd=trained, **limit)
+    assert result.returncode == 0, result.stderr
+    (trained / "large.jsonl").write_text(json.dumps({"text": "a b " * (10 << 20), "domain": "letters"}) + "\n")
+    refused(run(TESSERA, "data", "build", "large.jsonl", "--out", "large", "--tokenizer", TOKENIZER, cwd=trained, **limit), "out of memory")
+
+
+def test_tokens_that_training_never_saw(trained):
+    """Bytes of other scripts and private characters: they are tokens like others, of no domain in particular."""
+    text = "".join(chr(c) for c in range(0xE000, 0xE028))
+    result = run(TESSERA, "generate", "runs/tiny", "-p", text[:8], "-n", 20, "--json", cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert all(abs(sum(chunk) - 1) < 1e-5 for chunk in np.reshape(json.loads(result.stdout.splitlines()[-1])["routing"][0]["pi"], (-1, 2)))
+    (trained / "odd.jsonl").write_text(json.dumps({"text": text * 3, "domain": "letters"}) + "\n")
+    result = run(TRAIN, "eval", "runs/tiny", "--suite", "routing", "--data", "odd.jsonl", "--json", cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["documents"] == 1
 
 
 def test_inspect_of_a_model_that_may_only_be_read(copy):

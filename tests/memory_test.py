@@ -134,6 +134,22 @@ def test_a_budget_that_cannot_work_is_refused_before_loading(model):
     assert generate(model, "--memory", "much").returncode != 0
 
 
+def test_reading_a_file_stays_under_the_budget_too(model, tmp_path):
+    text = (TOKENIZER.parents[2] / "docs/LOG.md").read_text()
+    (tmp_path / "text.txt").write_text(text[:4000])
+    documents = [{"text": text[i : i + 500], "domain": "code"} for i in range(0, 4000, 500)]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(d) + "\n" for d in documents))
+    for command in (["perplexity", model, "text.txt"], ["eval", model, "--data", "documents.jsonl"]):
+        smallest = smallest_budget(run(TESSERA, *command, "--memory", "1MiB", cwd=tmp_path))
+        figures = []
+        for mebibytes in (smallest, smallest + 40):
+            result = run(TESSERA, *command, "--memory", f"{mebibytes}MiB", "--threads", 2, "--json", cwd=tmp_path)
+            assert result.returncode == 0, result.stderr
+            figures.append(json.loads(result.stdout.splitlines()[-1]))
+            assert figures[-1].pop("peak_rss_bytes") <= mebibytes << 20
+        assert figures[0] == figures[1]
+
+
 def test_nothing_of_a_domain_left_out_is_read(model):
     result = generate(model, "--memory", "1GiB", "--domains", "code,mathematics")
     assert result.returncode == 0, result.stderr

@@ -1,11 +1,13 @@
 """The model that ships: it is what the README says it is, and places the README's prompts where they belong."""
 
 import json
+import subprocess
 
 import pytest
 from safetensors import safe_open
 
 from bad_input_test import ROOT, TESSERA, run
+from engine_parity_test import assert_engine_equals_trainer
 
 MODEL = ROOT / "models/tessera-mini"
 PROMPTS = {
@@ -35,6 +37,13 @@ def test_generates_in_the_domain_of_the_prompt(domain):
     assert max(pi, key=pi.get) == domain
     again = run(TESSERA, "generate", MODEL, "-p", PROMPTS[domain], "-n", 40, "--seed", 1, "--temperature", 0.7, "--threads", 1, "--json", cwd=ROOT)
     assert json.loads(again.stdout.splitlines()[-1])["tokens"] == generated["tokens"]
+
+
+def test_engine_equals_trainer_on_real_text(tmp_path):
+    text = "\n".join(json.dumps((ROOT / name).read_text()[:1500]) for name in ("README.md", "src/core/route.h"))
+    result = subprocess.run([TESSERA, "tokenize", MODEL / "tokenizer.json"], input=text, capture_output=True, text=True, check=True)
+    texts = [[0] + json.loads(line)[:500] for line in result.stdout.splitlines()]
+    assert_engine_equals_trainer(tmp_path, MODEL, texts, list(PROMPTS.values()))
 
 
 def test_inspect_lists_its_components():

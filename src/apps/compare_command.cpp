@@ -63,6 +63,8 @@ std::vector<Planned> read_plan(const Arguments& args) {
     throw Error(ErrorCode::kUsage, "--only: there is no variant '" + name + "'",
                 near.empty() ? fmt::format("there are {}", fmt::join(known, ", ")) : "did you mean '" + near + "'?");
   }
+  if (all.empty())
+    throw Error(ErrorCode::kConfig, path.string() + ": nothing is planned", "give a group \"seeds\" and \"variants\"");
   std::erase_if(all, [&](const Planned& p) {
     return !args.only.empty() && std::find(args.only.begin(), args.only.end(), p.variant) == args.only.end();
   });
@@ -215,11 +217,12 @@ Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite,
   const Json result = result_of(args, p, config, suite, shards, trained_by);
   fs::create_directories(file.parent_path());
   write_file_atomic(file, result.dump() + "\n");
+  const bool has_choices = result.contains("cross_accuracy");
   const auto percent = [&](const char* key) { return 100 * result[key]["mean"].get<double>(); };
   log_info("{}: bits/byte {}, cross {:.4f}{}", file.string(), result["bpb"].dump(), result["cross_bpb"].get<double>(),
-           p.choices ? fmt::format("; choices {:.1f} %, by gain {:.1f} %", percent("cross_accuracy"),
-                                   percent("cross_accuracy_by_gain"))
-                     : "");
+           has_choices ? fmt::format("; choices {:.1f} %, by gain {:.1f} %", percent("cross_accuracy"),
+                                     percent("cross_accuracy_by_gain"))
+                       : "");
   return Outcome::kDone;
 }
 

@@ -80,12 +80,6 @@ int64_t text_bytes(const std::string& file) {
 LoadedEngine load_engine(const EngineArguments& args, const std::string& text_file) {
   ModelFolder folder = open_model(args.model);
   Tokenizer tokenizer = load_tokenizer(folder);
-  if (tokenizer.vocab_size() > folder.architecture.trunk.vocab_size) {
-    throw Error(ErrorCode::kData,
-                fmt::format("{}: its {} tokens are more than the model's vocabulary of {}", folder.tokenizer().string(),
-                            tokenizer.vocab_size(), folder.architecture.trunk.vocab_size),
-                "take the tokenizer that the model was trained with");
-  }
   engine::EngineOptions options;
   options.num_threads = args.threads;
   options.allowed_domains = allowed_domains(folder.architecture.hierarchy, args.domains, args.deny, "--domains/--deny");
@@ -93,12 +87,7 @@ LoadedEngine load_engine(const EngineArguments& args, const std::string& text_fi
       std::count(options.allowed_domains.begin(), options.allowed_domains.end(), 1) == 0)
     log_warn("every domain is barred: the general domain's components alone serve");
   options.kv_type = args.cache == "f32" ? KvType::kF32 : args.cache == "f16" ? KvType::kF16 : KvType::kI8;
-  std::vector<int32_t> stop_tokens;
-  if (folder.config.contains("eos_tokens") && folder.config["eos_tokens"].is_array()) {
-    for (const Json& token : folder.config["eos_tokens"]) {
-      if (token.is_number_integer()) stop_tokens.push_back(token.get<int32_t>());
-    }
-  }
+  std::vector<int32_t> stop_tokens = folder.eos_tokens;
   if (args.memory_bytes > 0) {
     options.plan =
         engine::plan_memory(folder, options.allowed_domains, options.kv_type,

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/peak_memory.h"
 #include "base/threads.h"
 #include "core/safetensors.h"
 #include "data/evaluate.h"
@@ -108,7 +109,10 @@ void run_perplexity(const EngineArguments& args, const std::string& file, int64_
   const double bpb = nats / std::log(2.0) / static_cast<double>(bytes);
   std::cout << fmt::format("perplexity {:.4f}, {:.4f} bits per byte, {} tokens in windows of {}\n", perplexity, bpb,
                            count, window);
-  if (json) std::cout << Json{{"perplexity", perplexity}, {"bpb", bpb}, {"tokens", count}}.dump() << "\n";
+  if (json)
+    std::cout << Json{{"perplexity", perplexity}, {"bpb", bpb}, {"tokens", count}, {"peak_rss_bytes", peak_rss_bytes()}}
+                     .dump()
+              << "\n";
 }
 
 }  // namespace

@@ -42,6 +42,13 @@ void print_routing(const Json& r) {
                            number(r["ece"]));
   std::cout << fmt::format("beside it: linear baseline {}, teacher {}\n", number(r["linear_baseline_accuracy"]),
                            number(r["teacher_accuracy"]));
+  if (r["teacher_accuracy"].is_number()) {
+    std::cout << fmt::format("teacher {} parameters, {:.2f} ms a document; student {}, {:.2f} ms; they agree on {}\n",
+                             human_count(r["teacher_parameters"].get<double>()),
+                             r["teacher_ms_a_document"].get<double>(),
+                             human_count(r["student_parameters"].get<double>()),
+                             r["student_ms_a_document"].get<double>(), number(r["agreement"]));
+  }
   std::cout << fmt::format("\n{:<14}", "is \\ chosen");
   for (const Json& name : r["domains"]) std::cout << fmt::format("{:>14}", name.get<std::string>());
   for (size_t d = 0; d < r["domains"].size(); ++d) {
@@ -130,7 +137,10 @@ void run_cross_suite(const std::filesystem::path& model_or_run, const std::strin
     std::cout << fmt::format("{:<24}{:>8.4f} bits/byte, held-out sources\n", domain, bpb.get<double>());
   std::cout << fmt::format("{:<24}{:>8.4f} bits/byte, documents that mix domains\n", "cross",
                            figures["cross_bpb"].get<double>());
+  std::cout << fmt::format("{:<24}{:>8.4f} bits/byte, pieces of held-out documents\n", "spliced",
+                           figures["spliced_bpb"].get<double>());
   for (const char* task : kChoiceTasks) {
+    if (!figures.contains("cross_accuracy")) break;  // documents that give no items
     std::cout << fmt::format("{:<24}{:>7.1f} % of {} right, {:.1f} % by what the context adds (chance 25 %)\n", task,
                              100 * figures["cross_accuracy"][task].get<double>(), figures["items"][task].get<int>(),
                              100 * figures["cross_accuracy_by_gain"][task].get<double>());
@@ -181,8 +191,17 @@ void add_eval_command(CLI::App& app) {
   command->footer(
       "Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000\n"
       "         ./tessera eval runs/demo --suite routing --json");
-  command->callback([args] {
+  command->callback([args, command] {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
+    const auto refuse = [&](std::initializer_list<const char*> options) {
+      for (const char* option : options) {
+        if (command->count(option) > 0)
+          throw Error(ErrorCode::kUsage, fmt::format("--suite {} takes no {}", args->suite, option),
+                      "leave one of the two out");
+      }
+    };
+    if (!args->suite.empty()) refuse({"--domains", "--deny", "--max-bytes"});
+    if (args->suite == "cross") refuse({"--mixed", "--train-data", "--teacher", "--regret-texts", "--decisions"});
     if (args->suite == "cross") return run_cross_suite(args->model, args->data, args->json);
     const ModelFolder folder = open_model(args->model);
     if (args->suite == "routing") {

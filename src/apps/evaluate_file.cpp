@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "base/log.h"
+#include "base/peak_memory.h"
 #include "data/evaluate.h"
 
 namespace tessera {
@@ -37,7 +38,10 @@ void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& 
                              route.num_judged_documents());
   }
   if (!route.empty()) std::cout << fmt::format("dead components: {}\n", route.num_dead());
-  if (json) std::cout << to_json(evaluation).dump() << "\n";
+  if (!json) return;
+  Json report = to_json(evaluation);
+  report["peak_rss_bytes"] = peak_rss_bytes();
+  std::cout << report.dump() << "\n";
 }
 
 }  // namespace tessera

@@ -63,18 +63,6 @@ Sizes measure(const ModelFolder& model) {
   return sizes;
 }
 
-std::string component_name(const Hierarchy& h, int component) {
-  int first = 0;
-  for (const Domain& d : h.domains) {
-    const int within = component - first;
-    if (within < d.num_components) {
-      return d.components.empty() ? fmt::format("{} {}", d.name, within) : d.components[static_cast<size_t>(within)];
-    }
-    first += d.num_components;
-  }
-  return "";
-}
-
 // The domains whose components use the bank, and how many do.
 std::vector<std::string> users_of_bank(const Hierarchy& h, int bank) {
   std::vector<int> users(h.domains.size(), 0);

@@ -21,13 +21,6 @@ size_t display_width(std::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
-// Chunk of token t in a route.
-size_t chunk_at(const Route& route, int t) {
-  size_t c = 0;
-  while (c + 1 < route.chunk_starts_C.size() && route.chunk_starts_C[c + 1] <= t) ++c;
-  return c;
-}
-
 std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
   end = std::min(end, route.num_tokens);
   if (route.num_layers == 0 || begin >= end) return "";
@@ -53,18 +46,6 @@ std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
 }
 
 }  // namespace
-
-std::string component_name(const Hierarchy& h, int component) {
-  for (const Domain& domain : h.domains) {
-    if (component < domain.num_components) {
-      return domain.name + "." +
-             (domain.components.empty() ? std::to_string(component)
-                                        : domain.components[static_cast<size_t>(component)]);
-    }
-    component -= domain.num_components;
-  }
-  return "?";
-}
 
 std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& a,
                             bool colour) {

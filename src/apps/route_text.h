@@ -13,9 +13,6 @@ namespace tessera {
 std::string text_with_route(const engine::Generated& generated, const Tokenizer& tokenizer,
                             const Architecture& architecture, bool colour);
 
-// A component's name: "code.syntax" when the config names it, else "code.3" (its number within its domain).
-std::string component_name(const Hierarchy& hierarchy, int component);
-
 // The report page's form of a sample (report_page.h).
 Json sample_json(const engine::Generated& generated, const Tokenizer& tokenizer, const std::string& domain);
 

@@ -63,7 +63,7 @@ int run_app(CLI::App& app, int argc, char** argv) {
     return 2;
   } catch (const std::bad_alloc&) {
     log_info("error: out of memory");
-    log_info("hint:  a smaller train.micro_batch_tokens or model needs less");
+    log_info("hint:  a smaller train.micro_batch_tokens (training), --memory (running) or a smaller text needs less");
     return 2;
   } catch (const std::exception& e) {
     log_info("internal error: {}", e.what());

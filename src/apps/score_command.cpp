@@ -33,8 +33,9 @@ void add_score_command(CLI::App& app) {
       const std::string where = "standard input, line " + std::to_string(++number);
       const Json json = parse_json(line, where);
       std::vector<int32_t> tokens;
-      if (json.is_array() && !json.empty() &&
-          std::all_of(json.begin(), json.end(), [](const Json& t) { return t.is_number_integer(); })) {
+      if (json.is_array() && !json.empty() && std::all_of(json.begin(), json.end(), [](const Json& t) {
+            return t.is_number_integer() && t.get<int64_t>() >= 0 && t.get<int64_t>() <= INT32_MAX;
+          })) {
         tokens = json.get<std::vector<int32_t>>();
       } else {
         throw Error(ErrorCode::kData, where + ": expected an array of token ids");

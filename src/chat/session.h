@@ -1,6 +1,5 @@
 // A conversation with a model: what was said, and the next answer.
 #pragma once
-#include <atomic>
 #include <functional>
 #include <string>
 #include <vector>
@@ -21,7 +20,6 @@ class Session {
   const engine::Generated& ask(const std::string& text, const std::function<bool(std::string_view)>& each = {});
   void set_system(const std::string& text);  // "" removes it; begins the conversation anew
   void clear();
-  const std::vector<Message>& messages() const { return messages_; }
   int num_dropped_turns() const { return num_dropped_turns_; }
   engine::GenerateOptions& options() { return options_; }
   const engine::Generated& last() const { return last_; }

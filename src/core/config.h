@@ -1,5 +1,5 @@
-// One file = one run. Plain nested structs with one visit() each, from which JSON, --help, overrides (--train.lr=0.01),
-// diff and hash come. An unknown key is an error that names the nearest known one.
+// One file = one run. Plain nested structs with one visit() each, from which JSON, --help, overrides
+// (--train.optimizer.lr=0.01), diff and hash come. An unknown key is an error that names the nearest known one.
 #pragma once
 #include <filesystem>
 #include <map>

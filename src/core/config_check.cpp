@@ -49,7 +49,7 @@ void check_magnitude(const T& value, const std::string& key) {
           const_cast<T&>(value));
   } else if constexpr (std::is_same_v<T, std::vector<Domain>>) {
     for (size_t i = 0; i < value.size(); ++i) check_magnitude(value[i], fmt::format("{}[{}]", key, i));
-  } else if constexpr (std::is_same_v<T, int>) {
+  } else if constexpr (std::is_same_v<T, int> || std::is_same_v<T, int64_t>) {
     require(value <= kMaxSize, fmt::format("config key '{}': expected at most {}, found {}", key, kMaxSize, value));
   }
 }
@@ -60,7 +60,7 @@ void check_totals(const Architecture& a) {
   const bool components = !h.domains.empty();
   const double width = t.width, layers = t.num_layers, n = components ? num_components(h) : 0;
   const double banks = components ? h.num_banks : 0, f = h.base_width + h.unique_width;
-  double parameters = 2 * t.vocab_size * width, tensors = 3;
+  double parameters = (2.0 * t.vocab_size + static_cast<double>(t.bigram_rows)) * width, tensors = 3;
   parameters += layers * width *
                 (2.0 * (t.num_heads + t.num_kv_heads) * head_dim(t) + 3.0 * std::max(0, t.dense_width) + 2 +
                  n * (3 * f + 1) + 2 * banks * h.base_width + 3.0 * h.always_on_width);
@@ -152,6 +152,13 @@ void check(const Architecture& a) {
 
   require_one_of("model.domain_router.kind", a.domain_router.kind, {"none", "encoder", "uniform", "oracle", "random"});
   require_one_of("model.component_router.kind", a.component_router.kind, {"planner", "gate", "sum", "trunk"});
+  // Of routers of any kind, since readers of the config divide by them.
+  const DomainRouter& d = a.domain_router;
+  const ComponentRouter& c = a.component_router;
+  require_at_least("model.domain_router.num_heads", d.num_heads, 1);
+  require_at_least("model.domain_router.chunk_tokens", d.chunk_tokens, 16);
+  require_at_least("model.domain_router.window_tokens", d.window_tokens, d.chunk_tokens);
+  require_at_least("model.component_router.num_heads", c.num_heads, 1);
   if (a.hierarchy.domains.empty()) {
     require(a.domain_router.kind == "none",
             "config key 'model.domain_router.kind': a dense model has no domains to route",
@@ -160,29 +167,23 @@ void check(const Architecture& a) {
     return;
   }
   check_hierarchy(a.hierarchy);
-  const DomainRouter& d = a.domain_router;
   require(d.kind != "none" || routed_domains(a.hierarchy).size() == 1,
           "config key 'model.domain_router.kind': \"none\" needs exactly one domain that isn't 'always'",
           "use \"encoder\", or \"uniform\" to keep all domains active");
   if (d.kind == "encoder") {
     require_at_least("model.domain_router.width", d.width, 2);
     require_at_least("model.domain_router.num_layers", d.num_layers, 1);
-    require_at_least("model.domain_router.num_heads", d.num_heads, 1);
     require_divides("model.domain_router.width", d.width, "2 * model.domain_router.num_heads", 2 * d.num_heads);
   }
-  require_at_least("model.domain_router.chunk_tokens", d.chunk_tokens, 16);
-  require_at_least("model.domain_router.window_tokens", d.window_tokens, d.chunk_tokens);
   require_share("model.domain_router.margin", d.margin);
   require_share("model.domain_router.hysteresis", d.hysteresis);
   require(d.temperature > 0, "config key 'model.domain_router.temperature' must be above 0");
-  const ComponentRouter& c = a.component_router;
   require(c.kind != "trunk" || t.num_dense_layers > 0,
           "config key 'model.component_router.kind': \"trunk\" needs a dense layer before the first component layer",
           "set model.trunk.num_dense_layers=1 and dense_width");
   if (c.kind == "planner" || c.kind == "sum") {
     require_at_least("model.component_router.width", c.width, 2);
     require_at_least("model.component_router.num_layers", c.num_layers, 1);
-    require_at_least("model.component_router.num_heads", c.num_heads, 1);
     require_divides("model.component_router.width", c.width, "2 * model.component_router.num_heads", 2 * c.num_heads);
   }
   require_at_least("model.component_router.max_groups", c.max_groups, 0);
@@ -197,6 +198,7 @@ void check(const Config& config) {
   const TrainConfig& t = config.train;
   require_one_of("train.device", t.device, {"cpu", "cuda"});
   require_one_of("train.precision", t.precision, {"f32", "bf16"});
+  require_one_of("train.optimizer.kind", t.optimizer.kind, {"adamw", "muon"});
   require_one_of("train.optimizer.schedule", t.optimizer.schedule, {"cosine", "wsd"});
   require_at_least("train.steps", static_cast<double>(t.steps), 1);
   require_at_least("train.micro_batch_tokens", static_cast<double>(t.micro_batch_tokens),

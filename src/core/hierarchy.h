@@ -105,6 +105,17 @@ inline int num_component_layers(const Architecture& a) {
   return a.hierarchy.domains.empty() ? 0 : a.trunk.num_layers - a.trunk.num_dense_layers;
 }
 
+// "domain.name", or "domain.3" where components have no names.
+inline std::string component_name(const Hierarchy& h, int component) {
+  for (const Domain& d : h.domains) {
+    if (component < d.num_components)
+      return d.name + "." +
+             (d.components.empty() ? std::to_string(component) : d.components[static_cast<size_t>(component)]);
+    component -= d.num_components;
+  }
+  return "?";
+}
+
 // The domains that level 1 chooses among (those that aren't `always`), as indices into h.domains.
 inline std::vector<int> routed_domains(const Hierarchy& h) {
   std::vector<int> ids;

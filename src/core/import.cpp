@@ -1,7 +1,6 @@
 #include "core/import.h"
 
 #include <cmath>
-#include <cstring>
 #include <set>
 
 #include "base/error.h"

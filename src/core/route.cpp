@@ -23,6 +23,11 @@ std::vector<int32_t> chunk_starts(int num_tokens, int chunk_tokens) {
   return starts;
 }
 
+size_t chunk_at(const Route& route, int64_t token) {
+  const auto after = std::upper_bound(route.chunk_starts_C.begin(), route.chunk_starts_C.end(), token);
+  return static_cast<size_t>(after - route.chunk_starts_C.begin()) - 1;
+}
+
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
                                     std::span<const uint8_t> allowed, double margin, double hysteresis,
                                     std::span<const uint8_t> added) {

@@ -20,6 +20,9 @@ struct Route {
   std::vector<float> weights_TLK;       // sum to 1 over K (K = 1: the share of the softmax over all eligible)
 };
 
+// Index of the chunk that holds a token of the route.
+size_t chunk_at(const Route& route, int64_t token);
+
 Json to_json(const Route& route);
 // Throws Error{kData} when sizes don't match or an id is out of range for the architecture.
 Route route_from_json(const Json& json, const Architecture& architecture);

@@ -1,7 +1,6 @@
 // What evaluation and benchmarks are written against; trainer and engine implement it.
 #pragma once
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 

@@ -25,13 +25,14 @@ constexpr int kPipelineVersion = 2;  // raised when curation changes, so that ol
 
 int64_t size_of(const Document& document) { return static_cast<int64_t>(document.text.size()); }
 
-std::string inputs_hash(const BuildOptions& options, const std::vector<fs::path>& files, const Tokenizer& tokenizer) {
+std::string inputs_hash(const BuildOptions& options, const std::vector<fs::path>& files,
+                        const std::vector<fs::path>& against, const Tokenizer& tokenizer) {
   Json key = {{"version", kPipelineVersion},
               {"domain", options.domain},
               {"skip_bad", options.skip_bad},
               {"tokenizer", hash_hex(tokenizer.json())}};
   for (const fs::path& file : files) key["files"].push_back(hash_hex(MappedFile(file).bytes()));
-  for (const fs::path& file : options.against) key["against"].push_back(hash_hex(MappedFile(file).bytes()));
+  for (const fs::path& file : against) key["against"].push_back(hash_hex(MappedFile(file).bytes()));
   return hash_hex(key.dump());
 }
 
@@ -178,7 +179,8 @@ Json build_data_set(const BuildOptions& options) {
   if (tokenizer.bos() < 0)
     throw Error(ErrorCode::kData, options.tokenizer.string() + " has no start token",
                 "documents begin with one; choose another --tokenizer");
-  const std::string inputs = inputs_hash(options, files, tokenizer);
+  const auto against_files = options.against.empty() ? std::vector<fs::path>{} : find_document_files(options.against);
+  const std::string inputs = inputs_hash(options, files, against_files, tokenizer);
   if (auto report = reusable(out, inputs)) {
     log_info("{} is there already, built from the same inputs, options and tokenizer: reused", out.string());
     (*report)["reused"] = true;
@@ -202,9 +204,7 @@ Json build_data_set(const BuildOptions& options) {
   CurationReport curation;
   clean_documents(documents, curation, options.num_threads);
   hold_out(documents);
-  const auto against = options.against.empty()
-                           ? std::vector<Document>{}
-                           : read_all_documents(find_document_files(options.against), nullptr, options.num_threads);
+  const auto against = read_all_documents(against_files, nullptr, options.num_threads);
   deduplicate_documents(documents, against, curation, options.num_threads);
   log_info("{}", format_rows(without(curation.json(), "samples")));
   check_domains(documents, num_read);

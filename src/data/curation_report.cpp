@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "data/curate.h"
+#include "data/sample.h"
 
 namespace tessera {
 namespace {
@@ -11,10 +12,8 @@ constexpr size_t kSamples = 3, kSampleBytes = 160;
 
 // One line: the beginning of the text, cut between characters, line ends as spaces.
 std::string beginning(std::string_view text) {
-  size_t end = std::min(text.size(), kSampleBytes);
-  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
   std::string line;
-  for (const char c : text.substr(0, end)) {
+  for (const char c : cut_text(text, kSampleBytes)) {
     const bool is_space = static_cast<unsigned char>(c) <= ' ';
     if (!is_space) line += c;
     if (is_space && !line.empty() && line.back() != ' ') line += ' ';

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "data/sample.h"
 
 namespace tessera {
 namespace {
@@ -14,13 +15,6 @@ struct Window {  // text tokens [begin, begin + count) of a document, scored beh
   size_t document = 0;
   int64_t begin = 0, count = 0;
 };
-
-// The length of the longest prefix of valid UTF-8 `text` with at most `limit` bytes that cuts no character in two.
-size_t cut_between_characters(std::string_view text, size_t limit) {
-  if (limit >= text.size()) return text.size();
-  while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) --limit;
-  return limit;
-}
 
 // Index among the domains that level 1 chooses among, -1: not one of them.
 int routed_index(const Hierarchy& hierarchy, const std::string& name) {
@@ -63,7 +57,7 @@ std::vector<std::vector<int32_t>> take_documents(const Tokenizer& tokenizer, std
     std::string_view text = document.text;
     if (options.max_bytes_by_domain > 0) {
       const int64_t room = options.max_bytes_by_domain - sum->bytes;
-      text = text.substr(0, cut_between_characters(text, static_cast<size_t>(room)));
+      text = cut_text(text, static_cast<size_t>(room));
       full[static_cast<size_t>(domain)] = text.size() < document.text.size();
       if (text.empty()) continue;
     }

@@ -46,7 +46,6 @@ class Loader {
   Json state() const;
   void set_state(const Json& state);   // throws Error{kData} when it doesn't fit the data set or the options
   std::vector<double> epochs() const;  // passes over each domain so far, in tokens served (spliced ones included)
-  const std::vector<std::string>& domains() const { return shards_.domains(); }
 
  private:
   struct Part {  // tokens [begin, begin + count) of a document

@@ -78,7 +78,6 @@ class Batch {
                                   std::function<bool(std::string_view)> each = {});
   // One pass over all texts in progress; false: there is none.
   bool step();
-  size_t num_running() const { return running_.size(); }
 
  private:
   void take_token(Generation& generation, std::span<float> logits_V);

@@ -8,15 +8,6 @@
 #include "base/error.h"
 
 namespace tessera::engine {
-namespace {
-
-size_t chunk_at(const Route& route, int64_t position) {
-  const auto after = std::upper_bound(route.chunk_starts_C.begin(), route.chunk_starts_C.end(), position);
-  return static_cast<size_t>(after - route.chunk_starts_C.begin()) - 1;
-}
-
-}  // namespace
-
 Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed,
                  Transformer& transformer)
     : architecture_(architecture),

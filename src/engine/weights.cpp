@@ -139,14 +139,6 @@ void load_routers(const Loader& load, const Architecture& a, Weights& weights) {
 
 }  // namespace
 
-WeightMatrix matrix_rows(const WeightMatrix& matrix, int64_t begin, int64_t count) {
-  TESSERA_CHECK(!matrix.is_quantised() || begin % kBlockOutputs == 0, "a quantised matrix is cut between blocks");
-  WeightMatrix rows = matrix;
-  rows.data += matrix_bytes(matrix.type, begin, matrix.inputs);
-  rows.outputs = count;
-  return rows;
-}
-
 Weights load_weights(const ModelFolder& model, const TensorBytes& bytes) {
   const Architecture& a = model.architecture;
   const Trunk& t = a.trunk;

@@ -54,7 +54,4 @@ using TensorBytes = std::function<const std::byte*(const TensorInfo&)>;
 // matrices nothing is read.
 Weights load_weights(const ModelFolder& model, const TensorBytes& bytes);
 
-// Rows [begin, begin + count) of a row-major or quantised matrix; quantised: begin is a multiple of 16.
-WeightMatrix matrix_rows(const WeightMatrix& matrix, int64_t begin, int64_t count);
-
 }  // namespace tessera::engine

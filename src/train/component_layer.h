@@ -20,7 +20,7 @@ struct ComponentWeights {
 // computed.
 at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
                            const ComponentWeights& weights);
-// The same on the CPU kernels, for f32; component_layer calls it where it applies.
+// The same on the CPU kernels, for f32 and bf16; component_layer calls it where it applies.
 at::Tensor component_layer_cpu(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
                                const ComponentWeights& weights);
 

@@ -1,6 +1,5 @@
 #include "train/metrics.h"
 
-#include <chrono>
 #include <numbers>
 
 #include "base/error.h"
@@ -116,8 +115,7 @@ void MetricsLog::line(const Json& json) {
   events_->flush();
 }
 
-void MetricsLog::step(const StepMetrics& metrics, int64_t step, int64_t tokens, int64_t batch_tokens, bool write) {
-  if (!write) return;
+void MetricsLog::step(const StepMetrics& metrics, int64_t step, int64_t tokens, int64_t batch_tokens) {
   Json json = {{"step", step}, {"tokens", tokens}};
   json.update(metrics.to_json(batch_tokens));
   for (const char* key : {"loss", "bpb", "lr", "gradient_norm", "tokens_per_s", "domain_loss"}) {

@@ -47,7 +47,7 @@ class StepMetrics {
 class MetricsLog {
  public:
   MetricsLog(const std::filesystem::path& run, int64_t first_step);
-  void step(const StepMetrics& metrics, int64_t step, int64_t tokens, int64_t batch_tokens, bool write);
+  void step(const StepMetrics& metrics, int64_t step, int64_t tokens, int64_t batch_tokens);
   void evaluation(int64_t step, int64_t tokens, const Json& evaluation);
 
  private:

@@ -1,7 +1,6 @@
 // The language model in LibTorch: a Llama-shaped trunk whose feed-forward blocks are component layers. The dense model
 // and the flat MoE are the same code with another Architecture. DESIGN section 2.
 #pragma once
-#include <functional>
 #include <vector>
 
 #include "train/packed_rows.h"
@@ -39,7 +38,7 @@ class Model {
   at::ScalarType compute_dtype_;
 };
 
-// The route of one row (rows.num_rows = 1) in core's form, of its first `num_tokens` tokens.
+// The route of one row in core's form, of its first `num_tokens` tokens.
 Route route_of_row(const Architecture& architecture, const PackedRows& rows, const Forward& forward, int64_t row,
                    int64_t num_tokens);
 

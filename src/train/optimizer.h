@@ -25,7 +25,6 @@ class Optimizer {
   double clip_gradients();
   // One update with the gradients as they are; then clears them.
   void step(double lr);
-  int64_t num_steps() const { return num_steps_; }
   bool updates(const std::string& name) const;  // false: a parameter that had no gradient wanted when this was made
 
   // State by name: "NAME.m" and, of AdamW, "NAME.v", f32.

@@ -99,12 +99,6 @@ std::vector<std::string> Parameters::learnt_names() const {
   return names;
 }
 
-int64_t Parameters::num_learnt() const {
-  int64_t n = 0;
-  for (const ParameterSpec& spec : specs_) n += spec.buffer ? 0 : num_elements(spec.shape);
-  return n;
-}
-
 void Parameters::save(const std::filesystem::path& file, const Architecture& architecture,
                       const std::string& config_hash) const {
   std::map<std::string, at::Tensor> on_cpu;

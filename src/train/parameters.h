@@ -26,7 +26,6 @@ class Parameters {
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   // Learnt ones in order of specs(); buffers left out.
   std::vector<std::string> learnt_names() const;
-  int64_t num_learnt() const;
 
   // Writes model.safetensors (F32) with the configuration's hash.
   void save(const std::filesystem::path& file, const Architecture& architecture, const std::string& config_hash) const;

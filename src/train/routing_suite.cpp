@@ -10,6 +10,8 @@
 #include "data/domain_sampler.h"
 #include "data/evaluate.h"
 #include "data/linear_baseline.h"
+#include "data/sample.h"
+#include "data/splice.h"
 #include "train/losses.h"
 #include "train/scorer.h"
 #include "train/teacher.h"
@@ -55,7 +57,7 @@ class Suite {
     for (size_t i = 0; i < options.documents.size(); ++i) {
       const auto it = std::find(names_.begin(), names_.end(), options.documents[i].domain);
       if (it == names_.end()) continue;
-      std::vector<int32_t> tokens = tokenizer.encode(std::string_view(options.documents[i].text).substr(0, cut(i)));
+      std::vector<int32_t> tokens = tokenizer.encode(cut_text(options.documents[i].text, 16 * kDocumentTokens));
       if (tokens.empty()) continue;
       tokens.insert(tokens.begin(), tokenizer.bos());
       tokens.resize(std::min<size_t>(tokens.size(), text_tokens()));
@@ -87,13 +89,6 @@ class Suite {
   size_t text_tokens() const {
     return static_cast<size_t>(std::min(kDocumentTokens, model_.architecture().trunk.context_length)) + 1;
   }
-  // Enough bytes for the first 512 tokens; between two characters.
-  size_t cut(size_t i) const {
-    const std::string& text = options_.documents[i].text;
-    size_t end = std::min<size_t>(text.size(), 16 * kDocumentTokens);
-    while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-    return end;
-  }
   void step(const char* what, size_t done, size_t total) const {
     if (options_.progress) options_.progress(what, static_cast<double>(done), static_cast<double>(total));
   }
@@ -102,6 +97,7 @@ class Suite {
   void classify() {
     const Architecture& a = model_.architecture();
     const size_t m = names_.size();
+    const double begin_s = now_s();
     choices_.assign(texts_.size(), -1);
     for (size_t first = 0; first < texts_.size(); first += kBatch) {
       const size_t end = std::min(texts_.size(), first + kBatch);
@@ -122,8 +118,7 @@ class Suite {
       for (size_t c = 0; c < rows.chunks.size(); ++c) {
         const PackedRows::Chunk& chunk = rows.chunks[c];
         const float* pi = &plan.pi_CM[c * m];
-        const auto [low, high] = std::minmax_element(pi, pi + m);
-        if (chunk.piece_start != 0 || *high - *low < 1e-6f) continue;  // padding; nothing decided yet
+        if (chunk.piece_start != 0 || is_undecided({pi, m})) continue;  // padding; nothing decided yet
         const size_t row = static_cast<size_t>(chunk.row);
         decided[row] = true;
         for (size_t d = 0; d < m; ++d)
@@ -137,6 +132,7 @@ class Suite {
       }
       step("level 1", end, texts_.size());
     }
+    classify_ms_ = 1e3 * (now_s() - begin_s) / static_cast<double>(texts_.size());
   }
 
   Json accuracies() const {
@@ -244,6 +240,8 @@ class Suite {
     report["agreement"] = share(agree, static_cast<int64_t>(texts_.size()));
     report["teacher_ms_a_document"] = 1e3 * (now_s() - begin) / static_cast<double>(texts_.size());
     report["teacher_parameters"] = teacher.num_parameters();
+    report["student_ms_a_document"] = classify_ms_;
+    report["student_parameters"] = count_parameters(model_.architecture()).domain_router.total;
     return report;
   }
 
@@ -319,12 +317,12 @@ class Suite {
     std::vector<Labelled> spliced;
     while (spliced.size() < count) {
       Labelled text{{tokenizer_.bos()}, {-1}};
-      const int pieces = 2 + static_cast<int>(rng.below(3));
-      for (int p = 0; p < pieces; ++p) {
+      for (int64_t pieces = splice_pieces(rng); pieces > 0; --pieces) {
         const int32_t domain = static_cast<int32_t>(rng.below(names_.size()));
         size_t i = rng.below(texts_.size());
         for (int attempt = 0; attempt < 200 && labels_[i] != domain; ++attempt) i = rng.below(texts_.size());
-        const size_t all = texts_[i].tokens.size() - 1, length = std::min<size_t>(all, 32 + rng.below(369));
+        const size_t all = texts_[i].tokens.size() - 1,
+                     length = std::min(all, static_cast<size_t>(splice_piece_tokens(rng)));
         const size_t begin = 1 + rng.below(all - length + 1);
         text.tokens.insert(text.tokens.end(), texts_[i].tokens.begin() + static_cast<int64_t>(begin),
                            texts_[i].tokens.begin() + static_cast<int64_t>(begin + length));
@@ -374,6 +372,7 @@ class Suite {
   std::vector<size_t> documents_;
   std::vector<int> choices_;
   std::vector<TextDecisions> decisions_;
+  double classify_ms_ = 0;  // a document
 };
 
 }  // namespace

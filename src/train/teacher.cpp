@@ -135,11 +135,6 @@ at::Tensor Teacher::forward(const at::Tensor& ids_BT, const at::Tensor& mask_BT)
   return x;
 }
 
-at::Tensor Teacher::encode(const std::vector<int32_t>& tokens) const {
-  const at::Tensor ids = at::tensor(tokens, at::kLong).unsqueeze(0);
-  return forward(ids, at::ones(ids.sizes(), at::kBool));
-}
-
 at::Tensor Teacher::embed(const std::vector<std::string>& texts, int max_tokens) const {
   std::vector<std::vector<int32_t>> encoded;
   size_t longest = 0;

@@ -3,7 +3,6 @@
 #pragma once
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,8 +24,6 @@ class Teacher {
   at::Tensor logits(const std::vector<std::string>& texts, int max_tokens = kMaxTokens) const;
   // Mean of the last layer's outputs over each text's tokens, [texts, width]; differentiable.
   at::Tensor embed(const std::vector<std::string>& texts, int max_tokens = kMaxTokens) const;
-  // Outputs of the last layer [1, tokens, width] of one text.
-  at::Tensor encode(const std::vector<int32_t>& tokens) const;
 
   // A fresh head (zeros) for these domains.
   void set_domains(std::vector<std::string> domains);

@@ -1,8 +1,6 @@
 #include "train/trainer.h"
 
 #include <csignal>
-#include <fstream>
-#include <numbers>
 
 #include "base/error.h"
 #include "base/event_file.h"
@@ -76,7 +74,6 @@ class Run {
   void update_selection_bias(const StepMetrics& metrics);
   void evaluate_now();
   void save();
-  void report(const StepMetrics& metrics);
 
   const Config config_;
   const fs::path folder_;
@@ -91,7 +88,7 @@ class Run {
   std::vector<uint8_t> allowed_domains_;
   std::vector<Document> heldout_;
   int64_t steps_ = 0, tokens_ = 0;
-  double seconds_ = 0, last_mark_s_ = 0;
+  double seconds_ = 0, began_s_ = 0;
   std::unique_ptr<MetricsLog> log_;
   Progress progress_{"train", 10.0};
 };
@@ -318,19 +315,12 @@ void Run::save() {
   const Json state = {{"format", "tessera-checkpoint-1"},
                       {"step", steps_},
                       {"tokens", tokens_},
-                      {"seconds", seconds_ + now_s() - last_mark_s_},
+                      {"seconds", seconds_ + now_s() - began_s_},
                       {"loader", loader_.state()},
-                      {"rng", {{"seed", config_.train.seed}, {"step", steps_}}},
                       {"data_hash", shards_.hash()},
                       {"config", to_json(config_)}};
   const Json about = {{"run", config_.name}, {"step", steps_}, {"tokens", tokens_}, {"data_hash", shards_.hash()}};
   save_checkpoint(folder_, steps_, model_, optimizer_, state, about, tokenizer_.json(), config_.train.keep_checkpoints);
-}
-
-void Run::report(const StepMetrics& metrics) {
-  const TrainConfig& t = config_.train;
-  if (steps_ % t.log_every != 0 && steps_ != t.steps) return;
-  progress_.update(static_cast<double>(steps_), static_cast<double>(t.steps), metrics.line(config_.train.batch_tokens));
 }
 
 TrainResult Run::train() {
@@ -340,7 +330,7 @@ TrainResult Run::train() {
     log_info("nothing to do: the run is at step {}, train.steps is {}", steps_, t.steps);
     return {folder_, steps_, tokens_, seconds_, true};
   }
-  last_mark_s_ = now_s();
+  began_s_ = now_s();
   progress_.begin_at(static_cast<double>(steps_));
   double previous_s = now_s();
   int64_t saved_at = -1;
@@ -348,8 +338,10 @@ TrainResult Run::train() {
     StepMetrics metrics = step();
     const double now = now_s();
     metrics.tokens_per_s = static_cast<double>(t.batch_tokens) / (now - previous_s);
-    log_->step(metrics, steps_, tokens_, t.batch_tokens, steps_ % t.log_every == 0 || steps_ == t.steps);
-    report(metrics);
+    if (steps_ % t.log_every == 0 || steps_ == t.steps) {
+      log_->step(metrics, steps_, tokens_, t.batch_tokens);
+      progress_.update(static_cast<double>(steps_), static_cast<double>(t.steps), metrics.line(t.batch_tokens));
+    }
     if ((t.eval_every > 0 && steps_ % t.eval_every == 0) || steps_ == t.steps) evaluate_now();
     if (t.checkpoint_every > 0 && steps_ % t.checkpoint_every == 0) {
       save();
@@ -358,7 +350,7 @@ TrainResult Run::train() {
     previous_s = now_s();
   }
   if (saved_at != steps_) save();
-  TrainResult result{folder_, steps_, tokens_, seconds_ + now_s() - last_mark_s_, steps_ >= t.steps};
+  TrainResult result{folder_, steps_, tokens_, seconds_ + now_s() - began_s_, steps_ >= t.steps};
   if (result.finished) {
     progress_.finish(fmt::format("{} tokens, {:.0f} tokens/s", human_count(static_cast<double>(tokens_)),
                                  static_cast<double>(tokens_) / result.seconds));

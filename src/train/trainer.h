@@ -27,7 +27,7 @@ struct TrainResult {
 // non-finite loss or gradient, before the update, naming the step and the batch.
 TrainResult train(Config config, const TrainOptions& options);
 
-// The folder of `name`d run has a finished run of this very configuration.
+// Whether this folder holds a finished run of this very configuration.
 bool is_finished(const std::filesystem::path& run, const Config& config);
 
 }  // namespace tessera
