@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "core/cost_model.h"
 #include "data/domain_sampler.h"
 #include "data/evaluate.h"
 #include "data/linear_baseline.h"
@@ -241,7 +242,7 @@ class Suite {
     report["teacher_ms_a_document"] = 1e3 * (now_s() - begin) / static_cast<double>(texts_.size());
     report["teacher_parameters"] = teacher.num_parameters();
     report["student_ms_a_document"] = classify_ms_;
-    report["student_parameters"] = count_parameters(model_.architecture()).domain_router.total;
+    report["student_parameters"] = count_parameters(model_.architecture()).of(Part::kDomainRouter).total;
     return report;
   }
 
