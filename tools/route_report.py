@@ -62,6 +62,15 @@ def losses(names: list[str], results: Results) -> dict[str, dict]:
     return {n: {"bpb": mean_sd(values[n]), "seeds": len(common), "best": best, "change": bpb_change(pairs[n], "heldout", DOMAINS)} for n in values}
 
 
+def regret(ours: str, theirs: str, results: Results) -> str:
+    """What the choices of a progressive router cost against the monolithic one of its place in the sweep: mean bits per byte."""
+    pairs = results.pair(ours, theirs)
+    if not pairs:
+        return "missing"
+    bits = sum(mean_bpb(a) - mean_bpb(b) for a, b in pairs) / len(pairs)
+    return f"{bits:+.4f} ({shown(bpb_change(pairs, 'heldout', DOMAINS))})"
+
+
 def choose(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dict]) -> dict[str, str]:
     """Of each kind the cheapest (prefill of 512 tokens) that is good enough; no entry: none is, or its time is unknown."""
     good = {k: [n for n in names[k] if n in loss and n in ms and loss[n]["change"][2] <= MOST_LOSS] for k in KINDS}
@@ -95,7 +104,7 @@ def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dic
     return svg_page(left + width + 150, height + 90, out, "loss against time of the routers")
 
 
-def page(plan: dict, names: dict[str, list[str]], loss: dict, timing: dict, chosen: dict[str, str]) -> str:
+def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str]) -> str:
     ms = timing.get("ms", {})
     measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians in turns" if ms else "not measured yet"
     text = ["# How wide and deep must a router be?", "",
@@ -110,6 +119,8 @@ def page(plan: dict, names: dict[str, list[str]], loss: dict, timing: dict, chos
             found = loss.get(name)
             figures = [str(found["seeds"]), pm(found["bpb"]), shown(found["change"])] if found else ["missing", "", ""]
             text.append(row([f"**{name}**" if name in chosen.values() else name, about, *figures, *times]))
+    text += ["", "Regret of level 2's choices against the monolithic router's, bits per byte: "
+             + "; ".join(f"{ours} against {theirs} {regret(ours, theirs, results)}" for ours, theirs in zip(names["progressive"], names["monolithic"], strict=True)) + "."]  # fmt: skip
     text += ["", "![loss against time](sweep.svg)", "", f"Bold: of each kind the cheapest within {MOST_LOSS} % of the best (upper end of its interval)."]
     pair = timing.get("chosen", {})
     if pair.get("names") == chosen:  # measured against each other, in turns
@@ -130,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     names = {k: [n for n in plan["variants"] if n.startswith(k)] for k in KINDS}
     given.out.mkdir(parents=True, exist_ok=True)
     timing_file = given.out / "routers_timing.json"
-    loss = losses([n for k in KINDS for n in names[k]], Results(given.out / "results"))
+    results = Results(given.out / "results")
+    loss = losses([n for k in KINDS for n in names[k]], results)
     timing = measure(given.configs, names, given.threads) if given.time else json.loads(timing_file.read_text()) if timing_file.exists() else {}
     chosen = choose(names, loss, timing.get("ms", {}))
     if given.time:
@@ -138,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
             pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "31", "--threads", str(given.threads))
             timing["chosen"] = {"names": chosen, **pair}
         timing_file.write_text(json.dumps(timing, indent=1) + "\n")
-    (given.out / "README.md").write_text(page(plan, names, loss, timing, chosen))
+    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen))
     (given.out / "sweep.svg").write_text(figure(names, loss, timing.get("ms", {}), chosen))
     (given.out / "summary.json").write_text(json.dumps({"variants": loss, "chosen": chosen, "timing": timing}, indent=1) + "\n")
     print(f"{len(loss)} of {sum(map(len, names.values()))} routers have results; chosen: {chosen or 'none yet'}; written to {given.out}")
