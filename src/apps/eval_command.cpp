@@ -9,6 +9,7 @@
 #include "core/config.h"
 #include "core/route.h"
 #include "core/tokenizer.h"
+#include "core/unicode.h"
 #include "data/evaluate.h"
 #include "data/suite.h"
 #include "train/routing_suite.h"
@@ -105,12 +106,13 @@ Json run_routing_suite(const SuiteArguments& args, const ModelFolder& folder) {
     FileWriter out(args.decisions);
     for (const DocumentDecision& d : decisions) {
       const Document& document = options.documents[d.document];
-      out.write(Json{{"label", document.domain},
-                     {"choice", d.choice < 0 ? Json() : report["domains"][static_cast<size_t>(d.choice)]},
-                     {"source", document.source},
-                     {"begins", document.text.substr(0, utf8_prefix(std::string_view(document.text).substr(0, 400)))}}
-                    .dump() +
-                "\n");
+      out.write(
+          Json{{"label", document.domain},
+               {"choice", d.choice < 0 ? Json() : report["domains"][static_cast<size_t>(d.choice)]},
+               {"source", document.source},
+               {"begins", document.text.substr(0, valid_utf8_prefix(std::string_view(document.text).substr(0, 400)))}}
+              .dump() +
+          "\n");
     }
     out.close();
   }

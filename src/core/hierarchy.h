@@ -9,6 +9,7 @@
 //
 // One domain, no banks and a linear gate is the flat MoE (Mixtral's shape); no components is a dense model (Llama's).
 #pragma once
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -123,6 +124,17 @@ inline std::vector<int> routed_domains(const Hierarchy& h) {
     if (!h.domains[static_cast<size_t>(i)].always) ids.push_back(i);
   }
   return ids;
+}
+inline std::vector<std::string> routed_names(const Hierarchy& h) {
+  std::vector<std::string> names;
+  for (int d : routed_domains(h)) names.push_back(h.domains[static_cast<size_t>(d)].name);
+  return names;
+}
+// Index among the routed domains, -1: not one of them.
+inline int routed_index(const Hierarchy& h, const std::string& name) {
+  const std::vector<std::string> names = routed_names(h);
+  const auto it = std::find(names.begin(), names.end(), name);
+  return it == names.end() ? -1 : static_cast<int>(it - names.begin());
 }
 // [N] index into h.domains of the owner of each component.
 inline std::vector<int> owner_of_components(const Hierarchy& h) {

@@ -185,8 +185,7 @@ Route route_from_json(const Json& json, const Architecture& a) {
 std::vector<uint8_t> allowed_domains(const Hierarchy& h, const std::vector<std::string>& allow,
                                      const std::vector<std::string>& deny, const std::string& what) {
   if (allow.empty() && deny.empty()) return {};
-  std::vector<std::string> known;
-  for (int d : routed_domains(h)) known.push_back(h.domains[static_cast<size_t>(d)].name);
+  const std::vector<std::string> known = routed_names(h);
   std::vector<uint8_t> allowed(known.size(), allow.empty());
   const auto set = [&](const std::vector<std::string>& names, uint8_t value) {
     for (const std::string& name : names) {

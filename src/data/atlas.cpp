@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "core/unicode.h"
 #include "data/token_class.h"
 
 namespace tessera {
@@ -142,7 +143,7 @@ Json context_of(const AtlasText& window, int token, const Tokenizer& tokenizer) 
   if (before.size() > kContextBytes) before = before.substr(before.size() - kContextBytes);
   while (!before.empty() && (static_cast<unsigned char>(before[0]) & 0xC0) == 0x80) before.erase(0, 1);
   after = after.substr(0, kContextBytes);
-  after.resize(utf8_prefix(after));
+  after.resize(valid_utf8_prefix(after));
   return {before, at == 0 ? "" : std::string(tokenizer.token_bytes(tokens[at])), after};
 }
 

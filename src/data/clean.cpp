@@ -1,32 +1,13 @@
 #include "data/clean.h"
 
-#include <utf8proc.h>
-
 #include <cstdlib>
 #include <memory>
 
 #include "base/error.h"
+#include "core/unicode.h"
 
 namespace tessera {
 namespace {
-
-// Characters below U+0300 neither combine nor change in NFC; its lead byte is 0xCC.
-bool may_change_in_nfc(std::string_view line) {
-  for (const char c : line) {
-    if (static_cast<unsigned char>(c) >= 0xCC) return true;
-  }
-  return false;
-}
-
-std::string nfc(std::string_view line) {
-  utf8proc_uint8_t* bytes = nullptr;
-  const auto size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(line.data()), static_cast<utf8proc_ssize_t>(line.size()),
-                   &bytes, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(bytes, std::free);
-  TESSERA_CHECK(size >= 0, utf8proc_errmsg(size));
-  return {reinterpret_cast<const char*>(bytes), static_cast<size_t>(size)};
-}
 
 bool is_plain(std::string_view line) {  // printable ASCII and tabs
   for (const char c : line) {
@@ -103,8 +84,8 @@ std::string normalise(std::string_view text, TextKind kind) {
     const size_t line_at = out.size();
     if (is_plain(line)) {
       out += line;
-    } else if (may_change_in_nfc(line)) {
-      append_visible(out, nfc(line));
+    } else if (may_change_under_nfc(line)) {
+      append_visible(out, to_nfc(line));
     } else {
       append_visible(out, line);
     }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
+#include "core/unicode.h"
 #include "data/clean.h"
 #include "data/minhash.h"
 #include "data/quality.h"
@@ -95,7 +96,7 @@ TEST(Clean, SurvivesAnyMixOfMarkup) {
     for (uint64_t n = rng.below(30); n > 0; --n) text += pieces[rng.below(pieces.size())];
     for (const TextKind kind : {TextKind::kProse, TextKind::kCode}) {
       const std::string out = normalise(strip_markup(strip_licence(normalise(text, kind), kind)), kind);
-      ASSERT_EQ(utf8_prefix(out), out.size()) << text;
+      ASSERT_EQ(valid_utf8_prefix(out), out.size()) << text;
       ASSERT_EQ(normalise(out, kind), out) << text;
       quality_fault(out, kind);
       says_generated(out);

@@ -16,9 +16,6 @@ struct Document {
   std::string split = {};  // "train", "heldout", "cross"; "" counts as "train"
 };
 
-// Length of the longest prefix that is valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
-size_t utf8_prefix(std::string_view text);
-
 // One line. Throws Error{kData} that begins with `where` ("file:line") when it is no JSON object, has no "text", or is
 // no UTF-8.
 Document parse_document(std::string_view line, const std::string& where);

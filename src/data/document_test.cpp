@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "core/unicode.h"
 #include "data/test_folder.h"
 
 namespace tessera {
@@ -24,7 +25,7 @@ std::string message_of(const std::function<void()>& call) {
 TEST(Document, Utf8PrefixAcceptsWhatUnicodeAllows) {
   for (const std::string text : {"", "plain ascii text of some length", "é", "日本語", "\U0001F600", "a\xC2\x80",
                                  "\xEF\xBF\xBF", "\xF4\x8F\xBF\xBF", "\xED\x9F\xBF", "\xEE\x80\x80"}) {
-    EXPECT_EQ(utf8_prefix(text), text.size()) << text;
+    EXPECT_EQ(valid_utf8_prefix(text), text.size()) << text;
   }
 }
 
@@ -33,8 +34,8 @@ TEST(Document, Utf8PrefixStopsAtWhatItForbids) {
   for (const std::string bad :
        {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80",
         "\xF5\x80\x80\x80", "\xFF", "\xC3", "\xE2\x82", "\xF0\x9F\x98", "\xC3("}) {
-    EXPECT_EQ(utf8_prefix(good + bad), good.size());
-    EXPECT_EQ(utf8_prefix(good + bad + "tail beyond"), good.size());
+    EXPECT_EQ(valid_utf8_prefix(good + bad), good.size());
+    EXPECT_EQ(valid_utf8_prefix(good + bad + "tail beyond"), good.size());
   }
 }
 

@@ -16,15 +16,6 @@ struct Window {  // text tokens [begin, begin + count) of a document, scored beh
   int64_t begin = 0, count = 0;
 };
 
-// Index among the domains that level 1 chooses among, -1: not one of them.
-int routed_index(const Hierarchy& hierarchy, const std::string& name) {
-  const std::vector<int> routed = routed_domains(hierarchy);
-  for (size_t i = 0; i < routed.size(); ++i) {
-    if (hierarchy.domains[static_cast<size_t>(routed[i])].name == name) return static_cast<int>(i);
-  }
-  return -1;
-}
-
 const std::string& domain_of(const Document& document) {
   static const std::string kUnlabelled = "unlabelled";
   return document.domain.empty() ? kUnlabelled : document.domain;

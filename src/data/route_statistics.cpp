@@ -17,12 +17,8 @@ RouteStatistics::RouteStatistics(const Hierarchy& hierarchy, std::vector<std::st
                                  int64_t num_documents, bool judges_level1)
     : text_domains_(std::move(text_domains)), owners_N_(owner_of_components(hierarchy)) {
   for (const Domain& d : hierarchy.domains) owner_domains_.push_back(d.name);
-  for (int d : routed_domains(hierarchy)) routed_names_.push_back(hierarchy.domains[static_cast<size_t>(d)].name);
-  for (const std::string& name : text_domains_) {
-    const auto found = std::find(routed_names_.begin(), routed_names_.end(), name);
-    labels_.push_back(!judges_level1 || found == routed_names_.end() ? -1
-                                                                     : static_cast<int>(found - routed_names_.begin()));
-  }
+  routed_names_ = routed_names(hierarchy);
+  for (const std::string& name : text_domains_) labels_.push_back(judges_level1 ? routed_index(hierarchy, name) : -1);
   owner_picks_.assign(text_domains_.size(), std::vector<int64_t>(owner_domains_.size(), 0));
   domain_picks_.assign(text_domains_.size(), std::vector<int64_t>(owners_N_.size(), 0));
   log_pi_.resize(static_cast<size_t>(num_documents));

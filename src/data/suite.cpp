@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/rng.h"
+#include "core/unicode.h"
 #include "data/sample.h"
 #include "data/splice.h"
 
@@ -38,7 +39,7 @@ Json details_of(const Evaluation& evaluation, const std::vector<Document>& docum
 // The text without the parts of characters at its ends.
 std::string_view whole_characters(std::string_view text) {
   while (!text.empty() && (text.front() & 0xC0) == 0x80) text.remove_prefix(1);
-  return text.substr(0, utf8_prefix(text));
+  return text.substr(0, valid_utf8_prefix(text));
 }
 
 std::vector<Document> splice_documents(const std::vector<Document>& documents) {

@@ -29,13 +29,9 @@ constexpr uint64_t kCalibrationStream = 0xca1, kLookStream = 0x100c;
 
 // Class of each of the data's domains.
 std::vector<int> labels_of(const Architecture& a, const ShardSet& shards) {
-  std::vector<std::string> names;
-  for (int d : routed_domains(a.hierarchy)) names.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
+  const std::vector<std::string> names = routed_names(a.hierarchy);
   std::vector<int> labels;
-  for (const std::string& domain : shards.domains()) {
-    const auto it = std::find(names.begin(), names.end(), domain);
-    labels.push_back(it == names.end() ? -1 : static_cast<int>(it - names.begin()));
-  }
+  for (const std::string& domain : shards.domains()) labels.push_back(routed_index(a.hierarchy, domain));
   for (size_t i = 0; i < names.size(); ++i) {
     if (std::find(labels.begin(), labels.end(), static_cast<int>(i)) != labels.end()) continue;
     throw Error(ErrorCode::kConfig,
@@ -46,23 +42,6 @@ std::vector<int> labels_of(const Architecture& a, const ShardSet& shards) {
     if (labels[d] < 0) warn_once("the data's domain \"" + shards.domains()[d] + "\" is not in the config: left out");
   }
   return labels;
-}
-
-// Texts as rows; what pads a short one is a piece of its own without a label.
-PackedRows pack(const std::vector<LabelledText>& texts, int chunk_tokens) {
-  size_t longest = 0;
-  for (const LabelledText& text : texts) longest = std::max(longest, text.tokens.size());
-  std::vector<int32_t> tokens, starts, labels;
-  for (const LabelledText& text : texts) {
-    for (size_t t = 0; t < longest; ++t) {
-      const bool pad = t >= text.tokens.size();
-      tokens.push_back(pad ? 0 : text.tokens[t]);
-      labels.push_back(pad ? -1 : text.labels[t]);
-      starts.push_back(pad ? static_cast<int32_t>(text.tokens.size()) : 0);
-    }
-  }
-  return pack_rows(static_cast<int64_t>(texts.size()), static_cast<int64_t>(longest), tokens, starts, {},
-                   std::move(labels), chunk_tokens, at::kCPU);
 }
 
 // A text that ends with the chunk after a boundary: the teacher reads the window before it, both are asked about the
@@ -242,7 +221,7 @@ std::vector<TextDecisions> decide_kept_apart(const Student& student, const Domai
   while (static_cast<int>(decisions.size()) < num_texts) {
     std::vector<LabelledText> texts;
     for (int i = 0; i < 8; ++i) texts.push_back(sampler.draw(rng, length, splice_share, true));
-    const PackedRows rows = pack(texts, student.architecture().domain_router.chunk_tokens);
+    const PackedRows rows = pack_texts(texts, student.architecture().domain_router.chunk_tokens);
     append_decisions(student.plan(rows), rows, sampler.num_classes(), decisions);
   }
   return decisions;
@@ -282,7 +261,7 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
     std::vector<LabelledText> texts;
     for (int i = 0; i < config.texts; ++i) texts.push_back(sampler.draw(rng, length, config.splice_share));
     drop_tokens(texts, bos, config.token_dropout, rng);
-    at::Tensor loss = student.plan(pack(texts, chunk_tokens)).loss;
+    at::Tensor loss = student.plan(pack_texts(texts, chunk_tokens)).loss;
     if (!windows.empty()) {
       std::vector<LabelledText> labelled;
       std::vector<int64_t> which;
@@ -291,7 +270,7 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
         labelled.push_back(windows[static_cast<size_t>(which.back())].text);
       }
       drop_tokens(labelled, bos, config.token_dropout, rng);
-      const PackedRows rows = pack(labelled, chunk_tokens);
+      const PackedRows rows = pack_texts(labelled, chunk_tokens);
       std::vector<int64_t> last_but_one;  // the chunk whose end is the boundary
       for (size_t i = 0; i < labelled.size(); ++i) {
         for (size_t c = 0; c < rows.chunks.size(); ++c) {
@@ -355,8 +334,7 @@ Json distil(Config config, const DistilOptions& options) {
   const DomainSampler sampler(shards, labels, /*hold_out=*/true);
   const Tokenizer tokenizer = Tokenizer::from_file(fs::path(config.data.path) / "tokenizer.json");
   at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
-  std::vector<std::string> names;
-  for (int d : routed_domains(a.hierarchy)) names.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
+  const std::vector<std::string> names = routed_names(a.hierarchy);
   if (sampler.has_calibration()) {
     log_info("kept apart for calibration: {}", fmt::join(sampler.calibration_sources(), ", "));
   } else {

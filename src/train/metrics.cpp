@@ -9,9 +9,8 @@
 namespace tessera {
 
 StepMetrics::StepMetrics(const Architecture& a, int64_t step)
-    : architecture_(&a), owner_of_component_(owner_of_components(a.hierarchy)) {
+    : architecture_(&a), text_names_(routed_names(a.hierarchy)), owner_of_component_(owner_of_components(a.hierarchy)) {
   for (const Domain& d : a.hierarchy.domains) owner_names_.push_back(d.name);
-  for (int d : routed_domains(a.hierarchy)) text_names_.push_back(a.hierarchy.domains[static_cast<size_t>(d)].name);
   picks_LN_.assign(static_cast<size_t>(num_component_layers(a)), std::vector<int64_t>(owner_of_component_.size(), 0));
   even_picks_N_.assign(owner_of_component_.size(), 0.0);
   picks_by_text_and_owner_.assign(text_names_.size() + 1, std::vector<int64_t>(owner_names_.size(), 0));

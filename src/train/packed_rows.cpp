@@ -1,5 +1,7 @@
 #include "train/packed_rows.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "core/bigram.h"
 #include "core/route.h"
@@ -44,6 +46,24 @@ PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int
   rows.chunk_id_S = to_tensor(ids, {static_cast<int64_t>(size)}, device);
   rows.chunk_ends_RT = to_tensor(ends, {num_rows, num_tokens}, device);
   return rows;
+}
+
+PackedRows pack_texts(const std::vector<LabelledText>& texts, int chunk_tokens) {
+  size_t longest = 0;
+  for (const LabelledText& text : texts) longest = std::max(longest, text.tokens.size());
+  std::vector<int32_t> tokens, starts, targets, labels;
+  for (const LabelledText& text : texts) {
+    const size_t length = text.tokens.size();
+    for (size_t t = 0; t < longest; ++t) {
+      const bool pad = t >= length;
+      tokens.push_back(pad ? 0 : text.tokens[t]);
+      starts.push_back(pad ? static_cast<int32_t>(length) : 0);
+      targets.push_back(t + 1 < length ? text.tokens[t + 1] : -1);
+      labels.push_back(pad ? -1 : text.labels[t]);
+    }
+  }
+  return pack_rows(static_cast<int64_t>(texts.size()), static_cast<int64_t>(longest), tokens, starts, targets,
+                   std::move(labels), chunk_tokens, at::kCPU);
 }
 
 at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows) {

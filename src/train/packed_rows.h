@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/domain_sampler.h"
 #include "train/torch.h"
 
 namespace tessera {
@@ -31,6 +32,9 @@ struct PackedRows {
 PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int32_t>& tokens_RT,
                      const std::vector<int32_t>& starts_RT, const std::vector<int32_t>& targets_RT,
                      std::vector<int32_t> labels_RT, int chunk_tokens, at::Device device);
+
+// Texts as rows, each token's target the next one; what pads a short row is a piece of its own without labels.
+PackedRows pack_texts(const std::vector<LabelledText>& texts, int chunk_tokens);
 
 // core/bigram's row of each token, int64 [R, T].
 at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows);

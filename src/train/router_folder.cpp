@@ -11,12 +11,6 @@ namespace {
 
 constexpr const char* kFormat = "tessera-router-1";
 
-std::vector<std::string> routed_names(const Hierarchy& h) {
-  std::vector<std::string> names;
-  for (int d : routed_domains(h)) names.push_back(h.domains[static_cast<size_t>(d)].name);
-  return names;
-}
-
 bool is_of_router(const std::string& name) { return name.starts_with("domain_router."); }
 
 }  // namespace

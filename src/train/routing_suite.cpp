@@ -24,45 +24,23 @@ constexpr int kDocumentTokens = 512;  // what a document's choice is made from
 constexpr int kBatch = 8;
 constexpr size_t kTeacherBytes = 640;  // of each of the texts that make up the teacher's choice
 
-struct Labelled {
-  std::vector<int32_t> tokens;  // bos first
-  std::vector<int32_t> labels;  // routed domain of each token, -1 unknown
-};
-
-PackedRows pack(const std::vector<Labelled>& texts, int chunk_tokens) {
-  size_t longest = 0;
-  for (const Labelled& text : texts) longest = std::max(longest, text.tokens.size());
-  std::vector<int32_t> tokens, starts, targets, labels;
-  for (const Labelled& text : texts) {
-    const size_t length = text.tokens.size();
-    for (size_t t = 0; t < longest; ++t) {
-      const bool pad = t >= length;
-      tokens.push_back(pad ? 0 : text.tokens[t]);
-      starts.push_back(pad ? static_cast<int32_t>(length) : 0);
-      targets.push_back(t + 1 < length ? text.tokens[t + 1] : -1);
-      labels.push_back(pad ? -1 : text.labels[t]);
-    }
-  }
-  return pack_rows(static_cast<int64_t>(texts.size()), static_cast<int64_t>(longest), tokens, starts, targets,
-                   std::move(labels), chunk_tokens, at::kCPU);
-}
-
 double share(int64_t part, int64_t whole) { return whole ? static_cast<double>(part) / static_cast<double>(whole) : 0; }
 
 class Suite {
  public:
   Suite(const Model& model, const Tokenizer& tokenizer, const RoutingSuiteOptions& options)
-      : model_(model), tokenizer_(tokenizer), options_(options) {
-    const Hierarchy& h = model.architecture().hierarchy;
-    for (int d : routed_domains(h)) names_.push_back(h.domains[static_cast<size_t>(d)].name);
+      : model_(model),
+        tokenizer_(tokenizer),
+        options_(options),
+        hierarchy_(model.architecture().hierarchy),
+        names_(routed_names(hierarchy_)) {
     for (size_t i = 0; i < options.documents.size(); ++i) {
-      const auto it = std::find(names_.begin(), names_.end(), options.documents[i].domain);
-      if (it == names_.end()) continue;
+      const int32_t label = routed_index(hierarchy_, options.documents[i].domain);
+      if (label < 0) continue;
       std::vector<int32_t> tokens = tokenizer.encode(cut_text(options.documents[i].text, 16 * kDocumentTokens));
       if (tokens.empty()) continue;
       tokens.insert(tokens.begin(), tokenizer.bos());
       tokens.resize(std::min<size_t>(tokens.size(), text_tokens()));
-      const int32_t label = static_cast<int32_t>(it - names_.begin());
       texts_.push_back({tokens, std::vector<int32_t>(tokens.size(), label)});
       labels_.push_back(label);
       documents_.push_back(i);
@@ -102,13 +80,13 @@ class Suite {
     choices_.assign(texts_.size(), -1);
     for (size_t first = 0; first < texts_.size(); first += kBatch) {
       const size_t end = std::min(texts_.size(), first + kBatch);
-      std::vector<Labelled> batch(texts_.begin() + static_cast<int64_t>(first),
-                                  texts_.begin() + static_cast<int64_t>(end));
-      for (Labelled& text : batch) {
+      std::vector<LabelledText> batch(texts_.begin() + static_cast<int64_t>(first),
+                                      texts_.begin() + static_cast<int64_t>(end));
+      for (LabelledText& text : batch) {
         text.tokens.resize(std::min<size_t>(text.tokens.size(), kDocumentTokens));
         text.labels.resize(text.tokens.size());
       }
-      const PackedRows rows = pack(batch, model_.chunk_tokens());
+      const PackedRows rows = pack_texts(batch, model_.chunk_tokens());
       const at::Tensor embedded = at::embedding(model_.parameters()["embedding"], rows.tokens_RT);
       const DomainPlan plan = plan_domains(a, model_.parameters(), rows, embedded, {});
       if (plan.logits_CM.defined()) {
@@ -201,10 +179,7 @@ class Suite {
       return {};
     }
     std::vector<int> labels;
-    for (const std::string& domain : shards.domains()) {
-      const auto it = std::find(names_.begin(), names_.end(), domain);
-      labels.push_back(it == names_.end() ? -1 : static_cast<int>(it - names_.begin()));
-    }
+    for (const std::string& domain : shards.domains()) labels.push_back(routed_index(hierarchy_, domain));
     const LinearBaseline baseline(DomainSampler(shards, labels, false), shards.vocab_size(), options_.seed);
     int64_t right = 0;
     for (size_t i = 0; i < texts_.size(); ++i) {
@@ -247,7 +222,7 @@ class Suite {
   }
 
   // Nats of each text with level 1 as it is, or of another kind, or confined to one domain.
-  std::vector<double> nats(const std::vector<Labelled>& texts, const std::string& kind, int only_domain,
+  std::vector<double> nats(const std::vector<LabelledText>& texts, const std::string& kind, int only_domain,
                            RouteStatistics* use) const {
     Architecture a = model_.architecture();
     if (!kind.empty()) a.domain_router.kind = kind;
@@ -262,8 +237,8 @@ class Suite {
     for (size_t first = 0; first < texts.size(); first += kBatch) {
       const size_t end = std::min(texts.size(), first + kBatch);
       const PackedRows rows =
-          pack({texts.begin() + static_cast<int64_t>(first), texts.begin() + static_cast<int64_t>(end)},
-               model.chunk_tokens());
+          pack_texts({texts.begin() + static_cast<int64_t>(first), texts.begin() + static_cast<int64_t>(end)},
+                     model.chunk_tokens());
       const Forward forward = model.forward(rows, routing);
       const at::Tensor hidden = forward.hidden_RTD.reshape({-1, forward.hidden_RTD.size(-1)});
       const at::Tensor log_probs =
@@ -280,9 +255,9 @@ class Suite {
     return nats;
   }
 
-  Json regret(const std::vector<Labelled>& texts, bool has_labels, RouteStatistics* use) const {
+  Json regret(const std::vector<LabelledText>& texts, bool has_labels, RouteStatistics* use) const {
     double tokens = 0;
-    for (const Labelled& text : texts) tokens += static_cast<double>(text.tokens.size()) - 1;
+    for (const LabelledText& text : texts) tokens += static_cast<double>(text.tokens.size()) - 1;
     const auto mean = [&](const std::vector<double>& values) {
       double sum = 0;
       for (double v : values) sum += v;
@@ -304,20 +279,20 @@ class Suite {
   }
 
   // At most `regret_texts`, spread evenly over what there is.
-  std::vector<Labelled> sample(const std::vector<Labelled>& all) const {
+  std::vector<LabelledText> sample(const std::vector<LabelledText>& all) const {
     const size_t count =
         options_.regret_texts > 0 ? std::min(all.size(), static_cast<size_t>(options_.regret_texts)) : all.size();
-    std::vector<Labelled> some;
+    std::vector<LabelledText> some;
     for (size_t i = 0; i < count; ++i) some.push_back(all[i * all.size() / count]);
     return some;
   }
 
   // 2-4 pieces of 32-400 tokens of different documents, cut off the chunk grid.
-  std::vector<Labelled> splices(size_t count) const {
+  std::vector<LabelledText> splices(size_t count) const {
     Rng rng(options_.seed, 0x5b1);
-    std::vector<Labelled> spliced;
+    std::vector<LabelledText> spliced;
     while (spliced.size() < count) {
-      Labelled text{{tokenizer_.bos()}, {-1}};
+      LabelledText text{{tokenizer_.bos()}, {-1}};
       for (int64_t pieces = splice_pieces(rng); pieces > 0; --pieces) {
         const int32_t domain = static_cast<int32_t>(rng.below(names_.size()));
         size_t i = rng.below(texts_.size());
@@ -340,13 +315,13 @@ class Suite {
   void regrets(Json& report) {
     const Architecture& a = model_.architecture();
     RouteStatistics use(a.hierarchy, names_, static_cast<int64_t>(texts_.size()));
-    const std::vector<Labelled> plain = sample(texts_);
+    const std::vector<LabelledText> plain = sample(texts_);
     Json all = {{"plain", nullptr}, {"spliced", nullptr}, {"mixed", nullptr}};
     all["plain"] = regret(plain, true, &use);
     step("regret", 1, 3);
     all["spliced"] = regret(splices(plain.size()), true, nullptr);
     step("regret", 2, 3);
-    std::vector<Labelled> mixed;
+    std::vector<LabelledText> mixed;
     for (const Document& document : options_.mixed) {
       std::vector<int32_t> tokens = tokenizer_.encode(document.text);
       if (tokens.empty()) continue;
@@ -367,8 +342,9 @@ class Suite {
   const Model& model_;
   const Tokenizer& tokenizer_;
   const RoutingSuiteOptions& options_;
-  std::vector<std::string> names_;
-  std::vector<Labelled> texts_;  // the first 512 tokens of each judged document and one more
+  const Hierarchy& hierarchy_;
+  const std::vector<std::string> names_;
+  std::vector<LabelledText> texts_;  // the first 512 tokens of each judged document and one more
   std::vector<int32_t> labels_;
   std::vector<size_t> documents_;
   std::vector<int> choices_;

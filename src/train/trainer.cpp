@@ -146,13 +146,10 @@ Run::Run(Config config, const TrainOptions& options)
       allowed_domains_(
           allowed_domains(config_.model.hierarchy, config_.router.domains, {}, "config key 'router.domains'")),
       heldout_(heldout_sample(config_.data.path, config_.train.eval_bytes)) {
-  const Hierarchy& h = config_.model.hierarchy;
-  std::vector<std::string> names;
-  for (int d : routed_domains(h)) names.push_back(h.domains[static_cast<size_t>(d)].name);
+  const std::vector<std::string> names = routed_names(config_.model.hierarchy);
   for (const std::string& name : shards_.domains()) {
-    const auto it = std::find(names.begin(), names.end(), name);
-    label_of_data_domain_.push_back(it == names.end() ? -1 : static_cast<int>(it - names.begin()));
-    if (it == names.end() && names.size() > 1) {
+    label_of_data_domain_.push_back(routed_index(config_.model.hierarchy, name));
+    if (label_of_data_domain_.back() < 0 && names.size() > 1) {
       throw Error(ErrorCode::kConfig,
                   "the data has documents of the domain \"" + name + "\", which is none of model.hierarchy.domains",
                   fmt::format("the config names {}", fmt::join(names, ", ")));
