@@ -182,6 +182,14 @@ def test_values_that_do_not_fit(trained, override, parts):
     assert not (trained / "runs/other").exists()
 
 
+def test_widths_that_cannot_be(tmp_path):
+    compare = ROOT / "configs/compare"
+    arguments = ["estimate", compare / "mhc-75-100.json", "--widths", compare / "flat-32.json", "--json"]
+    found = json.loads(run(TESSERA, *arguments, cwd=tmp_path).stdout.splitlines()[-1])
+    assert (found["base_width"], found["unique_width"]) == (42, 48) and 0.74 < found["total_share"] <= 0.75
+    refused(run(TESSERA, *arguments, "--total-share", 0.1, cwd=tmp_path), "10.0 %")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": 3}', '{"model": {"trunk": "wide"}}', "[" * 100_000])
 def test_broken_config_file(trained, tmp_path, text):
     (tmp_path / "broken.json").write_text(text)

@@ -13,7 +13,8 @@ namespace tessera {
 namespace {
 
 struct EstimateOptions {
-  std::string config_path;
+  std::string config_path, flat_path;  // flat_path: --widths
+  double total_share = 0.75, active_share = 1;
   bool json = false;
 };
 
@@ -171,6 +172,27 @@ void run_estimate(const EstimateOptions& options, const std::vector<std::string>
   std::cout.flush();
 }
 
+// The widths of banks and components with which the config has these shares of a flat MoE's parameters.
+void run_widths(const EstimateOptions& options, const std::vector<std::string>& overrides) {
+  Config config = load_config(options.config_path, overrides), flat = load_config(options.flat_path);
+  resolve_vocab_size(config);
+  resolve_vocab_size(flat);
+  const SolvedWidths solved = solve_widths(config.model, flat.model, options.total_share, options.active_share);
+  const Hierarchy& h = solved.architecture.hierarchy;
+  std::cout << fmt::format(
+      "base_width {}, unique_width {}, always_on_width {}: {:.1f} % of the parameters of {}, {:.1f} % of its active "
+      "ones\n",
+      h.base_width, h.unique_width, h.always_on_width, 100 * solved.total_share, flat.name, 100 * solved.active_share);
+  if (!options.json) return;
+  std::cout << Json{{"base_width", h.base_width},
+                    {"unique_width", h.unique_width},
+                    {"always_on_width", h.always_on_width},
+                    {"total_share", solved.total_share},
+                    {"active_share", solved.active_share}}
+                   .dump()
+            << '\n';
+}
+
 }  // namespace
 
 void add_estimate_command(CLI::App& app) {
@@ -179,10 +201,20 @@ void add_estimate_command(CLI::App& app) {
       app.add_subcommand("estimate", "Parameters, bytes, FLOPs and time of a config, without allocating the model");
   command->add_option("config", options->config_path, "A config file; --KEY=VALUE overrides one of its keys")
       ->required();
+  command->add_option("--widths", options->flat_path,
+                      "A flat MoE's config: print the widths of banks and components with which this one has "
+                      "--total-share of its parameters and --active-share of its active ones");
+  command->add_option("--total-share", options->total_share)->check(CLI::Range(0.01, 10.0))->capture_default_str();
+  command->add_option("--active-share", options->active_share)->check(CLI::Range(0.01, 10.0))->capture_default_str();
   command->add_flag("--json", options->json, "The last line is one JSON object with the exact figures");
   command->allow_extras();  // the overrides
-  command->footer("Example:\n  tessera estimate configs/demo.json --model.hierarchy.num_active=4 --json");
-  command->callback([options, command] { run_estimate(*options, config_overrides(*command)); });
+  command->footer(
+      "Example:\n  tessera estimate configs/demo.json --model.hierarchy.num_active=4 --json\n"
+      "  tessera estimate configs/compare/mhc-75-100.json --widths configs/compare/flat-32.json");
+  command->callback([options, command] {
+    options->flat_path.empty() ? run_estimate(*options, config_overrides(*command))
+                               : run_widths(*options, config_overrides(*command));
+  });
 }
 
 }  // namespace tessera
