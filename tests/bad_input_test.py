@@ -188,6 +188,7 @@ def test_widths_that_cannot_be(tmp_path):
     found = json.loads(run(TESSERA, *arguments, cwd=tmp_path).stdout.splitlines()[-1])
     assert (found["base_width"], found["unique_width"]) == (42, 48) and 0.74 < found["total_share"] <= 0.75
     refused(run(TESSERA, *arguments, "--total-share", 0.1, cwd=tmp_path), "10.0 %")
+    refused(run(TESSERA, "estimate", compare / "dense-active.json", *arguments[2:], cwd=tmp_path), "dense")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": 3}', '{"model": {"trunk": "wide"}}', "[" * 100_000])

@@ -218,6 +218,9 @@ Architecture flat_twin(const Architecture& a) {
 
 SolvedWidths solve_widths(const Architecture& shape, const Architecture& flat, double total_share,
                           double active_share) {
+  if (shape.hierarchy.domains.empty())
+    throw Error(ErrorCode::kConfig, "a dense model has no components or banks whose widths could be found",
+                "name the config of a model with domains");
   const double n = num_components(shape.hierarchy), k = shape.hierarchy.num_active;
   const double g = shape.hierarchy.num_banks, active_g = num_active_banks(shape.hierarchy);
   SolvedWidths solved{shape, 0, 0};
