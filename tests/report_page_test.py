@@ -93,9 +93,9 @@ def page(tmp_path_factory) -> pathlib.Path:
     (work / "report.json").write_text(json.dumps(report))
     (work / "atlas.json").write_text(json.dumps(hostile_atlas()))
     sources = [str(work / "write.cpp")] + [str(ROOT / "src" / f) for f in
-               ("apps/report_page.cpp", "data/document.cpp", "base/files.cpp", "base/json.cpp")]  # fmt: skip
+               ("apps/report_page.cpp", "core/unicode.cpp", "base/files.cpp", "base/json.cpp")]  # fmt: skip
     subprocess.run([os.environ.get("CXX", "g++"), "-std=c++20", "-O0", f"-I{ROOT / 'src'}", f"-I{work}", *sources,
-                    "-o", str(work / "write"), "-lzstd", "-lxxhash"], check=True)  # fmt: skip
+                    "-o", str(work / "write"), "-lzstd", "-lxxhash", "-lutf8proc"], check=True)  # fmt: skip
     files = ["report.json", "page.html", "atlas.json", "atlas.html"]
     subprocess.run([str(work / "write"), *(str(work / name) for name in files)], check=True)
     return work / "page.html"

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "core/unicode.h"
-#include "data/document.h"
 
 namespace tessera {
 namespace {
