@@ -1,9 +1,5 @@
 #include "data/clean.h"
 
-#include <cstdlib>
-#include <memory>
-
-#include "base/error.h"
 #include "core/unicode.h"
 
 namespace tessera {

@@ -28,7 +28,6 @@ class RouteStatistics {
   const std::vector<std::vector<int64_t>>& owner_picks() const { return owner_picks_; }
   // Picks by layer and component [L][N].
   const std::vector<std::vector<int64_t>>& component_picks() const { return component_picks_LN_; }
-  // Picks by domain of the text and component, summed over layers [text domain][N].
   // Entropy of a layer's picks over its components, as a share of ln N: 1 when all are used alike.
   double entropy(int layer) const;
   // Components, summed over layers, with fewer than 0.1 % of the picks that their domain has in that layer. A domain
