@@ -13,7 +13,7 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kSmallest = 256 << 10, kHugePage = 2 << 20;
+constexpr size_t kSmallest = 256 << 10, kHugePage = 2 << 20, kPage = 4 << 10;
 
 class BlockCache final : public c10::Allocator {
  public:
@@ -23,11 +23,11 @@ class BlockCache final : public c10::Allocator {
   }
 
   c10::DataPtr allocate(size_t bytes) override {
-    if (bytes < kSmallest) return small_->allocate(bytes);
     const size_t step = std::bit_floor(bytes) / 16;  // sizes that differ a little from step to step fall together
-    void* block = take((bytes + step - 1) / step * step);
-    return {block, block, [](void* freed) { instance()->keep(freed); }, c10::Device(c10::kCPU)};
+    void* block = bytes < kSmallest ? small_->raw_allocate(bytes) : take((bytes + step - 1) / step * step);
+    return {block, block, &give_back, c10::Device(c10::kCPU)};
   }
+  c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
 
  private:
@@ -66,13 +66,20 @@ class BlockCache final : public c10::Allocator {
     return block;
   }
 
-  void keep(void* block) {
+  static void give_back(void* block) {
+    if (!instance()->keep(block)) instance()->small_->raw_deallocate(block);
+  }
+
+  bool keep(void* block) {  // false: a small one, or made before this cache
+    if (reinterpret_cast<uintptr_t>(block) % kPage != 0) return false;
     const std::lock_guard lock(mutex_);
     const auto it = sizes_.find(block);
+    if (it == sizes_.end()) return false;
     live_bytes_ -= it->second;
     kept_bytes_ += it->second;
     kept_.push_front({block, it->second});
     sizes_.erase(it);
+    return true;
   }
 
   c10::Allocator* small_;

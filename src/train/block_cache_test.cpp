@@ -1,5 +1,6 @@
 #include "train/block_cache.h"
 
+#include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
 #include "base/peak_memory.h"
@@ -32,6 +33,15 @@ TEST(BlockCache, TensorsMadeBeforeAreFreedAfterwards) {
   use_block_cache();
   before.reset();
   EXPECT_EQ(written(3 << 20).sum().item<int64_t>(), 3 << 20);
+}
+
+TEST(BlockCache, BareMemoryIsGivenBackWhateverItsSizeAndAge) {  // as MKL-DNN asks for it
+  c10::Allocator& before = *c10::GetCPUAllocator();
+  void* old = before.raw_allocate(1000);
+  use_block_cache();
+  c10::Allocator& cache = *c10::GetCPUAllocator();
+  cache.raw_deallocate(old);
+  for (const size_t bytes : {size_t{0}, size_t{100}, size_t{1} << 20}) cache.raw_deallocate(cache.raw_allocate(bytes));
 }
 
 TEST(BlockCache, KeepsAQuarterMoreThanWasAliveAtOnce) {
