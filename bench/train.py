@@ -129,21 +129,25 @@ def active_parameters(model: dict, work: pathlib.Path) -> int:
     return json.loads(answer.stdout.splitlines()[-1])["active_parameters"]
 
 
-def mhc(shape: dict, work: pathlib.Path) -> dict:
-    """16 general components and four domains of four, both routers; as wide as the flat MoE's active parameters allow."""
+def flat_of(shape: dict, experts: int, width: int | None = None) -> dict:
+    hierarchy = {"domains": [{"name": "all", "num_components": experts}], "num_active": ACTIVE, "unique_width": width or shape["expert_width"]}
+    return architecture(shape, hierarchy, "gate")
+
+
+def mhc_of(shape: dict, width: int) -> dict:
+    """16 general components and four domains of four, half of their width shared, both routers."""
     domains = [{"name": "general", "num_components": 16, "always": True}] + [{"name": n, "num_components": 4} for n in ("code", "mathematics", "science", "prose")]
+    return architecture(shape, {"domains": domains, "num_active": ACTIVE, "num_banks": 8, "base_width": width // 2, "unique_width": width // 2}, "planner")
+
+
+def as_active(shape: dict, of_width, work: pathlib.Path) -> dict:
+    """The widest of these models with no more active parameters, routers included, than the flat MoE of 32."""
     target = active_parameters(flat_of(shape, EXPERTS), work)
-    for half in range(shape["expert_width"] // 2, 0, -2):
-        hierarchy = {"domains": domains, "num_active": ACTIVE, "num_banks": 8, "base_width": half, "unique_width": half}
-        model = architecture(shape, hierarchy, "planner")
+    for width in range(shape["expert_width"] * 5 // 4 // 4 * 4, 0, -4):
+        model = of_width(width)
         if active_parameters(model, work) <= target:
             return model
     sys.exit("error: the routers alone have more active parameters than the flat MoE")
-
-
-def flat_of(shape: dict, experts: int) -> dict:
-    hierarchy = {"domains": [{"name": "all", "num_components": experts}], "num_active": ACTIVE, "unique_width": shape["expert_width"]}
-    return architecture(shape, hierarchy, "gate")
 
 
 def flops_per_step(shape: dict) -> float:
@@ -213,7 +217,7 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
     shape, tokens = SHAPES[shape_name], work / "tokens.txt"
     flat, ours_mhc = work / f"flat-{shape_name}-{precision}", work / f"mhc-{shape_name}-{precision}"
     write_flat(flat, shape)
-    model = mhc(shape, work)
+    model = as_active(shape, lambda width: mhc_of(shape, width), work)
     write_random(ours_mhc, model)
     common = ["--precision", precision, "--threads", args.threads]
     python = [sys.executable, __file__, "--peer", "--shape", shape_name, "--backend", args.backend, "--tokens", tokens, *common]
@@ -255,18 +259,23 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
 
 
 def measure_components(args: argparse.Namespace, work: pathlib.Path) -> dict:
-    """Equal active parameters, 8 to 256 components: what the number itself costs."""
-    sides, counts = {}, (8, 32, 128, 256)
-    for n in counts:
-        write_random(work / f"components-{n}", flat_of(SHAPES["192"], n))
+    """8 to 256 components at equal active parameters, the gate's included: what the number itself costs."""
+    sides, shape, widths = {}, SHAPES["192"], {}
+    for n in (8, 32, 128, 256):
+        model = as_active(shape, lambda width: flat_of(shape, n, width), work)
+        widths[n] = model["hierarchy"]["unique_width"]
+        write_random(work / f"components-{n}", model)
         sides[n] = Side([TRAINER, "bench-train-worker", work / f"components-{n}", work / "tokens.txt", "--threads", args.threads])
     take_turns(sides, args.turns, args.steps)
     out = {}
     print("\ncomponents, D=192, equal active parameters:")
     for n, side in sides.items():
         whole, optimizer = side.median(), side.median("optimizer_seconds")
-        out[str(n)] = {"tokens_per_s": ROWS * LENGTH / whole, "tokens_per_s_without_optimizer": ROWS * LENGTH / (whole - optimizer)}
-        print(f"  {n:4} {out[str(n)]['tokens_per_s']:8.0f} tokens/s, without the optimizer {out[str(n)]['tokens_per_s_without_optimizer']:8.0f}")
+        rate, rate_without = ROWS * LENGTH / whole, ROWS * LENGTH / (whole - optimizer)
+        out[str(n)] = {"width": widths[n], "tokens_per_s": rate, "tokens_per_s_without_optimizer": rate_without}
+        few = out["8"]
+        print(f"  {n:4} of width {widths[n]:3} {rate:8.0f} tokens/s ({rate / few['tokens_per_s'] - 1:+.0%}), "
+              f"without the optimizer {rate_without:8.0f} ({rate_without / few['tokens_per_s_without_optimizer'] - 1:+.0%})")
         side.close()
     return out
 

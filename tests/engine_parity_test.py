@@ -16,6 +16,8 @@ HIERARCHY = CONFIG["model"]["hierarchy"]
 KINDS = {
     "hierarchy": {},
     "own-table": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True}}},
+    "patches": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True, "patch_tokens": 8}}},
+    "patches-of-the-trunk": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"patch_tokens": 4}}},
     "bigrams": {"model": {"trunk.bigram_rows": 500}},
     "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},

@@ -34,16 +34,23 @@ def bench_route(config: Path, other: dict, *arguments: str) -> dict:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1])
 
 
+def against(plan: dict) -> dict[str, str]:
+    """The monolithic router that each progressive one is held against."""
+    return {name: variant["against"] for name, variant in plan["variants"].items() if "against" in variant}
+
+
 def size_of(configs: Path, name: str) -> dict:
     return json.loads((configs / f"{name}.json").read_text())["model"]["component_router"]
 
 
-def measure(configs: Path, names: dict[str, list[str]], threads: int) -> dict:
-    """ms of each variant: progressive ones and monolithic ones of the same place in the sweep, in turns."""
+def measure(configs: Path, pairs: dict[str, str], threads: int) -> dict:
+    """ms of each variant: progressive ones and the monolithic ones that they are held against, in turns."""
     timing: dict = {"ms": {}}
-    for ours, theirs in zip(names["progressive"], names["monolithic"], strict=True):
+    for ours, theirs in pairs.items():
         report = bench_route(configs / f"{ours}.json", size_of(configs, theirs), "--components", "32", "--repeats", "31", "--threads", str(threads))
         for name, kind in ((ours, "progressive"), (theirs, "monolithic")):
+            if name in timing["ms"]:
+                continue
             timing["ms"][name] = {w: report[f"{kind}_ms_{w}"] for w in ("prefill512", "prefill4096", "decode")}
         timing |= {k: report[k] for k in ("threads", "cpu", "commit")}
         print(f"{ours} {timing['ms'][ours]['prefill512']:.2f} ms, {theirs} {timing['ms'][theirs]['prefill512']:.2f} ms")
@@ -51,19 +58,23 @@ def measure(configs: Path, names: dict[str, list[str]], threads: int) -> dict:
 
 
 def losses(names: list[str], results: Results) -> dict[str, dict]:
-    """Of each variant with results, over the seeds that all of these have: mean bits per byte, and its change against the best variant."""
+    """Of each variant with results: mean bits per byte, and its change against the best of the seeds that all have, over
+    the seeds that it shares with that one (contenders are given more seeds than the rest)."""
     there = {n: results.by_variant[n] for n in names if n in results}
     common = set.intersection(*(set(seeds) for seeds in there.values())) if there else set()
     if not common:
         return {}
-    values = {n: [mean_bpb(seeds[s]) for s in sorted(common)] for n, seeds in there.items()}
-    best = min(values, key=lambda n: sum(values[n]))
-    pairs = {n: [(there[n][s], there[best][s]) for s in sorted(common)] for n in values}
-    return {n: {"bpb": mean_sd(values[n]), "seeds": len(common), "best": best, "change": bpb_change(pairs[n], "heldout", DOMAINS)} for n in values}
+    best = min(there, key=lambda n: sum(mean_bpb(there[n][s]) for s in common))
+    found = {}
+    for n, seeds in there.items():
+        shared = sorted(set(seeds) & set(there[best]))
+        change = bpb_change([(seeds[s], there[best][s]) for s in shared], "heldout", DOMAINS)
+        found[n] = {"bpb": mean_sd([mean_bpb(seeds[s]) for s in shared]), "seeds": len(shared), "best": best, "change": change}
+    return found
 
 
 def regret(ours: str, theirs: str, results: Results) -> str:
-    """What the choices of a progressive router cost against the monolithic one of its place in the sweep: mean bits per byte."""
+    """What the choices of a progressive router cost against the monolithic one that it is held against: mean bits per byte."""
     pairs = results.pair(ours, theirs)
     if not pairs:
         return "missing"
@@ -120,7 +131,7 @@ def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, 
             figures = [str(found["seeds"]), pm(found["bpb"]), shown(found["change"])] if found else ["missing", "", ""]
             text.append(row([f"**{name}**" if name in chosen.values() else name, about, *figures, *times]))
     text += ["", "Regret of level 2's choices against the monolithic router's, bits per byte: "
-             + "; ".join(f"{ours} against {theirs} {regret(ours, theirs, results)}" for ours, theirs in zip(names["progressive"], names["monolithic"], strict=True)) + "."]  # fmt: skip
+             + "; ".join(f"{ours} against {theirs} {regret(ours, theirs, results)}" for ours, theirs in against(plan).items()) + "."]  # fmt: skip
     text += ["", "![loss against time](sweep.svg)", "", f"Bold: of each kind the cheapest within {MOST_LOSS} % of the best (upper end of its interval)."]
     pair = timing.get("chosen", {})
     if pair.get("names") == chosen:  # measured against each other, in turns
@@ -143,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     timing_file = given.out / "routers_timing.json"
     results = Results(given.out / "results")
     loss = losses([n for k in KINDS for n in names[k]], results)
-    timing = measure(given.configs, names, given.threads) if given.time else json.loads(timing_file.read_text()) if timing_file.exists() else {}
+    timing = measure(given.configs, against(plan), given.threads) if given.time else json.loads(timing_file.read_text()) if timing_file.exists() else {}
     chosen = choose(names, loss, timing.get("ms", {}))
     if given.time:
         if len(chosen) == 2:

@@ -94,7 +94,7 @@ TEST(CompareConfigs, CommittedResultsAreOfTheseConfigs) {
       const Json result = read_json_file(entry.path());
       Json now =
           to_json(load_config(kFolder.parent_path() / group / (result.at("variant").get<std::string>() + ".json")));
-      Json then = result.at("config");
+      Json then = to_json(config_from_json(result.at("config")));
       for (Json* config : {&now, &then}) {
         config->erase("name");
         for (const char* key : {"seed", "num_threads"}) (*config)["train"].erase(key);

@@ -158,6 +158,12 @@ void check(const Architecture& a) {
   require_at_least("model.domain_router.num_heads", d.num_heads, 1);
   require_at_least("model.domain_router.chunk_tokens", d.chunk_tokens, 16);
   require_at_least("model.domain_router.window_tokens", d.window_tokens, d.chunk_tokens);
+  require_at_least("model.domain_router.patch_tokens", d.patch_tokens, 1);
+  require(16 % d.patch_tokens == 0 && d.chunk_tokens % d.patch_tokens == 0 && d.window_tokens % d.patch_tokens == 0,
+          fmt::format("config key 'model.domain_router.patch_tokens': {} does not divide 16 (the first chunk), "
+                      "chunk_tokens ({}) and window_tokens ({})",
+                      d.patch_tokens, d.chunk_tokens, d.window_tokens),
+          "use 1, 2, 4, 8 or 16");
   require_at_least("model.component_router.num_heads", c.num_heads, 1);
   if (a.hierarchy.domains.empty()) {
     require(a.domain_router.kind == "none",

@@ -20,7 +20,7 @@ inline Json full_json() {
         "num_active": 3, "num_banks": 2, "base": [1, 0, 1, 0, 1, 0], "base_width": 16, "unique_width": 8,
         "always_on_width": 4},
       "domain_router": {"kind": "encoder", "width": 32, "num_layers": 2, "num_heads": 2, "chunk_tokens": 32,
-                        "window_tokens": 128, "own_embedding": true, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5},
+                        "window_tokens": 128, "patch_tokens": 4, "own_embedding": true, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5},
       "component_router": {"kind": "gate", "width": 64, "num_layers": 2, "num_heads": 8, "prior_weight": 0.5,
                            "max_groups": 1}},
     "data": {"path": "elsewhere", "mix": {"code": 0.75, "prose": 0.25}, "splice_share": 0.2},

@@ -125,7 +125,8 @@ TrainBytes train_bytes(const Architecture& a, const TrainConfig& train) {
       elements += static_cast<double>(num_component_layers(a)) * num_components(a.hierarchy);
     }
     if (a.domain_router.kind == "encoder") {
-      elements += a.domain_router.num_layers * router_block_activations(a.domain_router.width);
+      elements +=
+          a.domain_router.num_layers * router_block_activations(a.domain_router.width) / a.domain_router.patch_tokens;
     }
   }
   const double tokens = static_cast<double>(train.micro_batch_tokens);
@@ -150,17 +151,22 @@ RunBytes run_bytes(const Architecture& a) {
 Flops forward_flops(const Architecture& a) {
   const Trunk& t = a.trunk;
   const double mean_span = t.context_length / 2.0;
+  const ParameterCount parameters = count_parameters(a);
+  double weights = static_cast<double>(parameters.active());  // multiplied once a token, level 1's once a patch
   double attention = 4.0 * t.num_layers * t.num_heads * head_dim(t) * mean_span;
   if (num_component_layers(a) > 0) {
     if ((a.component_router.kind == "planner" || a.component_router.kind == "sum")) {
       attention += 4.0 * a.component_router.num_layers * a.component_router.width * mean_span;
     }
     if (a.domain_router.kind == "encoder") {
+      const double patch = a.domain_router.patch_tokens;
       attention += 4.0 * a.domain_router.num_layers * a.domain_router.width *
-                   std::min(mean_span, static_cast<double>(a.domain_router.window_tokens));
+                   std::min(mean_span, static_cast<double>(a.domain_router.window_tokens)) / (patch * patch);
+      weights -=
+          (1 - 1 / patch) * static_cast<double>(parameters.parts[static_cast<size_t>(Part::kDomainRouter)].active);
     }
   }
-  return {2.0 * static_cast<double>(count_parameters(a).active()), attention};
+  return {2.0 * weights, attention};
 }
 
 std::vector<Hardware> known_hardware() {

@@ -49,7 +49,8 @@ Sequence Engine::prefix_of(const Sequence& from, int64_t num_tokens) const {
   sequence.tokens.assign(from.tokens.begin(), from.tokens.begin() + num_tokens);
   sequence.trunk = from.trunk.prefix(num_tokens);
   if (num_component_layers(model_.architecture) == 0) return sequence;
-  sequence.encoder = from.encoder.prefix(model_.architecture.domain_router.kind == "encoder" ? num_tokens : 0);
+  const DomainRouter& level1 = model_.architecture.domain_router;
+  sequence.encoder = from.encoder.prefix(level1.kind == "encoder" ? num_tokens / level1.patch_tokens : 0);
   sequence.planner = from.planner.prefix(model_.architecture.component_router.kind == "planner" ? num_tokens : 0);
   Route& route = sequence.route;
   const size_t m = static_cast<size_t>(route.num_domains);

@@ -43,6 +43,7 @@ std::vector<Kind> kinds() {
   always.component_router.prior_weight = 0.5;
   always.domain_router.chunk_tokens = 32;
   always.domain_router.window_tokens = 40;
+  always.domain_router.patch_tokens = 8;
   all.push_back({"always-on", always});
   Architecture single = tiny_architecture();
   single.hierarchy.num_active = 1;

@@ -101,23 +101,29 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
   const DomainRouter& d = architecture_.domain_router;
   const RouterWeights& router = weights_.domain_router;
   const float eps = static_cast<float>(architecture_.trunk.norm_eps);
-  const int64_t end = ends.back(), rows = end - begin, width = d.width;
-  if (!d.own_embedding) embedded_.resize(rows, architecture_.trunk.width);
+  // In patches, which chunks never cut: `begin` and `ends` are multiples of patch_tokens.
+  const int64_t patch = d.patch_tokens, first_patch = begin / patch, end = ends.back() / patch;
+  const int64_t rows = end - first_patch, width = d.width,
+                in_width = d.own_embedding ? width : architecture_.trunk.width;
+  if (!d.own_embedding) embedded_.resize(rows, in_width);
   x_.resize(std::max(x_.size(), static_cast<size_t>(rows * width)));
+  token_D_.resize(static_cast<size_t>(in_width));
   std::vector<RowPlace> places;
   sequence.encoder.reserve(end);
   encoder_rotary_.reserve(end);
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t t = begin + r;
-    const int32_t token = sequence.tokens[static_cast<size_t>(t)];
-    if (d.own_embedding) {
-      copy_weight_row(router.input, token, x_.data() + r * width);
-    } else {
-      copy_weight_row(weights_.embedding, token, embedded_.row(r));
-      embedded_.quantise(r, router.input);
+    const int64_t t = begin + r * patch;
+    float* mean = d.own_embedding ? x_.data() + r * width : embedded_.row(r);
+    const WeightMatrix& table = d.own_embedding ? router.input : weights_.embedding;
+    copy_weight_row(table, sequence.tokens[static_cast<size_t>(t)], mean);
+    for (int64_t i = 1; i < patch; ++i) {
+      copy_weight_row(table, sequence.tokens[static_cast<size_t>(t + i)], token_D_.data());
+      for (int64_t j = 0; j < in_width; ++j) mean[j] += token_D_[static_cast<size_t>(j)];
     }
-    const int64_t seen = *std::upper_bound(ends.begin(), ends.end(), t);
-    places.push_back({&sequence.encoder, t, std::max<int64_t>(0, t - d.window_tokens + 1), seen});
+    for (int64_t j = 0; j < in_width && patch > 1; ++j) mean[j] *= 1.0f / static_cast<float>(patch);
+    if (!d.own_embedding) embedded_.quantise(r, router.input);
+    const int64_t seen = *std::upper_bound(ends.begin(), ends.end(), t) / patch, at = first_patch + r;
+    places.push_back({&sequence.encoder, at, std::max<int64_t>(0, at - d.window_tokens / patch + 1), seen});
   }
   if (!d.own_embedding) transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
   for (size_t i = 0; i < router.blocks.size(); ++i) {
@@ -126,7 +132,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
   }
   std::vector<std::vector<float>> decided;
   for (int64_t first = 0; const int64_t chunk_end : ends) {
-    const int64_t last = chunk_end - begin;
+    const int64_t last = chunk_end / patch - first_patch;
     std::vector<float> pooled(static_cast<size_t>(width), 0.0f);
     for (int64_t r = first; r < last; ++r) {
       for (int64_t i = 0; i < width; ++i) pooled[static_cast<size_t>(i)] += x_[static_cast<size_t>(r * width + i)];

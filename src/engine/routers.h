@@ -63,7 +63,7 @@ class Routers {
   size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;
-  AlignedVector<float> x_;
+  AlignedVector<float> x_, token_D_;
   // Of the pass that plan() began.
   std::vector<TokenRow> rows_;
   std::vector<uint8_t> active_RD_;  // domains

@@ -33,7 +33,7 @@ at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const Packe
   const DomainRouter& d = a.domain_router;
   const double eps = a.trunk.norm_eps;
   const Rotary rope = router_rotary(rows, d.width / d.num_heads, a.trunk.rope_theta, x.scalar_type());
-  const Visible visible = block_causal(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens, x);
+  const Visible visible = block_causal(rows.starts_RT, rows.chunk_ends_RT, d.window_tokens / d.patch_tokens, x);
   for (int i = 0; i < d.num_layers; ++i)
     x = router_block(p, "domain_router.layers." + std::to_string(i) + ".", x, d.num_heads, eps, rope, visible);
   const int64_t num_chunks = static_cast<int64_t>(rows.chunks.size());
@@ -41,10 +41,26 @@ at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const Packe
   for (const auto& chunk : rows.chunks) inverse.push_back(1.0 / static_cast<double>(chunk.end - chunk.begin));
   const at::Tensor scale = at::tensor(inverse, at::kDouble).to(x.device(), x.scalar_type()).unsqueeze(1);
   const at::Tensor pooled =
-      at::zeros({num_chunks, x.size(-1)}, x.options()).index_add(0, rows.chunk_id_S, x.reshape({-1, x.size(-1)})) *
+      at::zeros({num_chunks + 1, x.size(-1)}, x.options())  // the last row takes what fills up short rows of patches
+          .index_add(0, rows.chunk_id_S, x.reshape({-1, x.size(-1)}))
+          .narrow(0, 0, num_chunks) *
       scale;
   const at::Tensor logits = project(rms_norm(pooled, p["domain_router.norm"], eps), p["domain_router.head"]);
   return logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat);
+}
+
+// Level 1's logits [C, M] of rows whose tokens have these embeddings [R, T, D] or, of its own table, [R, T, width].
+at::Tensor level_one_logits(const Architecture& a, const Parameters& p, const PackedRows& rows, at::Tensor x_RTD) {
+  const DomainRouter& d = a.domain_router;
+  const auto input = [&](const at::Tensor& x) { return d.own_embedding ? x : project(x, p["domain_router.input"]); };
+  if (d.patch_tokens == 1) return encode_chunks(a, p, rows, input(x_RTD));
+  const Patches patches = patches_of(rows, d.patch_tokens);
+  const int64_t width = x_RTD.size(-1);
+  const at::Tensor sum = at::zeros({patches.rows.num_rows * patches.rows.num_tokens, width}, x_RTD.options())
+                             .index_add(0, patches.patch_id_S, x_RTD.reshape({-1, width}))
+                             .view({patches.rows.num_rows, patches.rows.num_tokens, width});
+  const at::Tensor mean = sum / patches.num_tokens_RT.to(x_RTD.scalar_type()).unsqueeze(-1);
+  return encode_chunks(a, p, patches.rows, input(mean));
 }
 
 bool is_dropped(const RoutingOptions& options, const PackedRows::Chunk& chunk) {
@@ -97,11 +113,11 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
       decided[c * width + rng.below(width)] = 1.0f;
     }
   } else if (kind == "encoder") {
-    const at::Tensor input =
+    plan.logits_CM = level_one_logits(
+        a, p, rows,
         a.domain_router.own_embedding
             ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.scalar_type())
-            : project(embedded_RTD.detach(), p["domain_router.input"]);
-    plan.logits_CM = encode_chunks(a, p, rows, input);
+            : embedded_RTD.detach());
     const at::Tensor pi =
         at::softmax(plan.logits_CM.detach() / a.domain_router.temperature, 1).to(at::kCPU, at::kFloat).contiguous();
     const float* values = pi.data_ptr<float>();

@@ -66,6 +66,50 @@ PackedRows pack_texts(const std::vector<LabelledText>& texts, int chunk_tokens) 
                    std::move(labels), chunk_tokens, at::kCPU);
 }
 
+Patches patches_of(const PackedRows& rows, int patch_tokens) {
+  const at::Device device = rows.starts_RT.device();
+  const auto patches_in = [&](int64_t tokens) { return (tokens + patch_tokens - 1) / patch_tokens; };
+  Patches patches;
+  PackedRows& out = patches.rows;
+  out.num_rows = rows.num_rows;
+  std::vector<int64_t> row_length(static_cast<size_t>(rows.num_rows), 0);
+  for (const PackedRows::Chunk& chunk : rows.chunks) {
+    int64_t& length = row_length[static_cast<size_t>(chunk.row)];
+    const int64_t begin = length;
+    length += patches_in(chunk.end - chunk.begin);
+    out.chunks.push_back({chunk.row, begin, length, chunk.first ? begin : out.chunks.back().piece_start, chunk.first});
+  }
+  for (const int64_t length : row_length) out.num_tokens = std::max(out.num_tokens, length);
+
+  const size_t size = static_cast<size_t>(rows.num_rows * out.num_tokens);
+  std::vector<int32_t> starts(size), ends(size), ids(size, static_cast<int32_t>(rows.chunks.size()));
+  std::vector<int32_t> patch_ids(static_cast<size_t>(rows.num_rows * rows.num_tokens)), counts(size, 0);
+  for (size_t i = 0; i < size; ++i) {  // until a chunk claims it, a piece of its own
+    starts[i] = static_cast<int32_t>(static_cast<int64_t>(i) % out.num_tokens);
+    ends[i] = starts[i] + 1;
+  }
+  for (size_t c = 0; c < rows.chunks.size(); ++c) {
+    const PackedRows::Chunk &chunk = rows.chunks[c], &patched = out.chunks[c];
+    for (int64_t t = chunk.begin; t < chunk.end; ++t) {
+      const size_t i =
+          static_cast<size_t>(chunk.row * out.num_tokens + patched.begin + (t - chunk.begin) / patch_tokens);
+      starts[i] = static_cast<int32_t>(patched.piece_start);
+      ends[i] = static_cast<int32_t>(patched.end);
+      ids[i] = static_cast<int32_t>(c);
+      ++counts[i];
+      patch_ids[static_cast<size_t>(chunk.row * rows.num_tokens + t)] = static_cast<int32_t>(i);
+    }
+  }
+  const std::vector<int64_t> shape = {out.num_rows, out.num_tokens};
+  out.starts_RT = to_tensor(starts, shape, device);
+  out.positions_RT = at::arange(out.num_tokens, out.starts_RT.options()) - out.starts_RT;
+  out.chunk_ends_RT = to_tensor(ends, shape, device);
+  out.chunk_id_S = to_tensor(ids, {static_cast<int64_t>(size)}, device);
+  patches.patch_id_S = to_tensor(patch_ids, {static_cast<int64_t>(patch_ids.size())}, device);
+  patches.num_tokens_RT = to_tensor(counts, shape, device).clamp_min(1).to(at::kFloat);
+  return patches;
+}
+
 at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows) {
   const at::Tensor previous_RT = rows.tokens_RT.roll({1}, {1}).masked_fill_(rows.positions_RT == 0, 0);
   // int64 wraps round as uint64 does; its shift copies the sign, hence the mask.

@@ -36,6 +36,17 @@ PackedRows pack_rows(int64_t num_rows, int64_t num_tokens, const std::vector<int
 // Texts as rows, each token's target the next one; what pads a short row is a piece of its own without labels.
 PackedRows pack_texts(const std::vector<LabelledText>& texts, int chunk_tokens);
 
+// The same rows with every patch_tokens tokens of a piece as one (fewer at its end): what level 1 encodes. tokens_RT,
+// targets_RT and labels_RT are left out; chunks are the same in number and order, in patches. Shorter rows are filled
+// up with pieces of one patch whose chunk_id is chunks.size(). Chunks must begin at multiples of patch_tokens of their
+// piece.
+struct Patches {
+  PackedRows rows;
+  at::Tensor patch_id_S;     // int64 [S]: index into [R * T'] of each token
+  at::Tensor num_tokens_RT;  // float [R, T']: tokens of each patch, 1 where there is none
+};
+Patches patches_of(const PackedRows& rows, int patch_tokens);
+
 // core/bigram's row of each token, int64 [R, T].
 at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows);
 

@@ -126,6 +126,55 @@ TEST(Routers, ATableOfItsOwnMakesLevelOneIndependentOfTheTrunks) {
   EXPECT_FALSE(at::equal(before, logits()));
 }
 
+TEST(Routers, PatchesAreMeansOfATextsTokensAndCrossNoPiece) {
+  Architecture a = tiny_architecture();
+  a.domain_router.chunk_tokens = 32;
+  const PackedRows rows = pack_rows(
+      2, 50, some_tokens(100),
+      [] {
+        std::vector<int32_t> starts(100, 0);
+        std::fill(starts.begin() + 19, starts.begin() + 50, 19);  // the first row: pieces of 19 and 31; the second: 50
+        return starts;
+      }(),
+      {}, {}, 32, at::kCPU);
+  const Patches patches = patches_of(rows, 4);
+  EXPECT_EQ(patches.rows.num_tokens, 13);  // 5 + 8 of the first row, 13 of the second
+  ASSERT_EQ(patches.rows.chunks.size(), rows.chunks.size());
+  for (size_t c = 0; c < rows.chunks.size(); ++c) {
+    const auto &chunk = rows.chunks[c], &patched = patches.rows.chunks[c];
+    EXPECT_EQ(patched.first, chunk.first);
+    EXPECT_EQ(patched.end - patched.begin, (chunk.end - chunk.begin + 3) / 4);
+    for (int64_t t = chunk.begin; t < chunk.end; ++t) {
+      const int64_t id = patches.patch_id_S[chunk.row * 50 + t].item<int64_t>();
+      EXPECT_EQ(id, chunk.row * 13 + patched.piece_start + (t - chunk.piece_start) / 4);
+    }
+  }
+  EXPECT_EQ(patches.num_tokens_RT.sum().item<double>(), 100);
+  EXPECT_EQ(patches.num_tokens_RT[0][4].item<double>(), 3);  // tokens 16 to 18
+}
+
+TEST(Routers, LevelOneOfAPieceIsTheSameAloneAndPackedInPatches) {
+  Architecture a = tiny_architecture();
+  a.domain_router.chunk_tokens = 32;
+  a.domain_router.window_tokens = 48;
+  for (const int patch : {1, 4, 16}) {
+    a.domain_router.patch_tokens = patch;
+    const Parameters p(a, 3);
+    const std::vector<int32_t> tokens = some_tokens(150);
+    std::vector<int32_t> starts(150, 0);
+    std::fill(starts.begin() + 51, starts.end(), 51);
+    const auto logits = [&](const PackedRows& rows) {
+      return plan_domains(a, p, rows, at::embedding(p["embedding"], rows.tokens_RT), {}).logits_CM.detach();
+    };
+    const PackedRows packed = pack_rows(1, 150, tokens, starts, {}, {}, 32, at::kCPU);
+    const PackedRows alone =
+        pack_rows(1, 99, {tokens.begin() + 51, tokens.end()}, std::vector<int32_t>(99, 0), {}, {}, 32, at::kCPU);
+    const int64_t chunks = static_cast<int64_t>(alone.chunks.size());
+    const at::Tensor in_pack = logits(packed).narrow(0, static_cast<int64_t>(packed.chunks.size()) - chunks, chunks);
+    EXPECT_TRUE(at::allclose(in_pack, logits(alone), 0, 1e-5)) << patch;
+  }
+}
+
 TEST(Routers, AnAddedDomainLeavesTheOldWeightsWhereTheyWere) {
   const Architecture old = tiny_architecture();
   const Architecture a = with_domain(old, "poems");

@@ -1,0 +1,55 @@
+#include "train/block_cache.h"
+
+#include <c10/core/CPUAllocator.h>
+#include <gtest/gtest.h>
+
+#include "base/peak_memory.h"
+#include "train/torch.h"
+
+namespace tessera {
+namespace {
+
+at::Tensor written(int64_t bytes) { return at::ones({bytes}, at::kByte); }
+
+TEST(BlockCache, AFreedBlockServesTheNextTensorOfItsSize) {
+  use_block_cache();
+  const void* first = written(3 << 20).data_ptr();
+  EXPECT_EQ(written((3 << 20) - 1000).data_ptr(), first) << "a little smaller: the same block";
+  at::Tensor held = written(3 << 20), other = written(3 << 20);
+  EXPECT_EQ(held.data_ptr(), first);
+  EXPECT_NE(other.data_ptr(), first) << "the block is taken";
+  EXPECT_EQ(other.sum().item<int64_t>(), 3 << 20);
+}
+
+TEST(BlockCache, SmallTensorsAreLeftToTheUsualAllocator) {
+  at::Tensor before = written(1000);
+  use_block_cache();
+  at::Tensor after = written(1000);
+  EXPECT_EQ((before + after).sum().item<int64_t>(), 2000);
+}
+
+TEST(BlockCache, TensorsMadeBeforeAreFreedAfterwards) {
+  at::Tensor before = written(3 << 20);
+  use_block_cache();
+  before.reset();
+  EXPECT_EQ(written(3 << 20).sum().item<int64_t>(), 3 << 20);
+}
+
+TEST(BlockCache, BareMemoryIsGivenBackWhateverItsSizeAndAge) {  // as MKL-DNN asks for it
+  c10::Allocator& before = *c10::GetCPUAllocator();
+  void* old = before.raw_allocate(1000);
+  use_block_cache();
+  c10::Allocator& cache = *c10::GetCPUAllocator();
+  cache.raw_deallocate(old);
+  for (const size_t bytes : {size_t{0}, size_t{100}, size_t{1} << 20}) cache.raw_deallocate(cache.raw_allocate(bytes));
+}
+
+TEST(BlockCache, KeepsAQuarterMoreThanWasAliveAtOnce) {
+  use_block_cache();
+  const int64_t before = rss_bytes();
+  for (int64_t mib = 8; mib <= 64; mib += 4) written(mib << 20);  // 540 MiB, one after the other
+  EXPECT_LT(rss_bytes() - before, 81 << 20);
+}
+
+}  // namespace
+}  // namespace tessera
