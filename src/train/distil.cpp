@@ -227,6 +227,31 @@ std::vector<TextDecisions> decide_kept_apart(const Student& student, const Domai
   return decisions;
 }
 
+// KL of the student from the teacher's soft labels, mean over some windows drawn at random: at the end of a window the
+// teacher reads what the student has read.
+at::Tensor teacher_divergence(const Student& student, const std::vector<TeacherWindow>& windows,
+                              const at::Tensor& teacher_log_labels, const DistilConfig& config, int32_t bos, Rng& rng) {
+  std::vector<LabelledText> labelled;
+  std::vector<int64_t> which;
+  for (int i = 0; i < config.texts; ++i) {
+    which.push_back(static_cast<int64_t>(rng.below(windows.size())));
+    labelled.push_back(windows[static_cast<size_t>(which.back())].text);
+  }
+  drop_tokens(labelled, bos, config.token_dropout, rng);
+  const PackedRows rows = pack_texts(labelled, student.architecture().domain_router.chunk_tokens);
+  std::vector<int64_t> last_but_one;  // the chunk whose end is the boundary
+  for (size_t i = 0; i < labelled.size(); ++i) {
+    for (size_t c = 0; c < rows.chunks.size(); ++c) {
+      const auto& chunk = rows.chunks[c];
+      if (chunk.row == static_cast<int64_t>(i) && chunk.end == static_cast<int64_t>(labelled[i].tokens.size()))
+        last_but_one.push_back(static_cast<int64_t>(c) - 1);
+    }
+  }
+  const at::Tensor log_q = teacher_log_labels.index_select(0, at::tensor(which));
+  const at::Tensor log_p = at::log_softmax(student.plan(rows).logits_CM.index_select(0, at::tensor(last_but_one)), 1);
+  return (log_q.exp() * (log_q - log_p)).sum(1).mean();
+}
+
 // Returns what the report says of it.
 Json train_student(const Student& student, const DomainSampler& sampler, const DistilConfig& config, int length,
                    int32_t bos, const std::vector<TeacherWindow>& windows, const at::Tensor& teacher_log_labels,
@@ -263,27 +288,9 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
     drop_tokens(texts, bos, config.token_dropout, rng);
     at::Tensor loss = student.plan(pack_texts(texts, chunk_tokens)).loss;
     if (!windows.empty()) {
-      std::vector<LabelledText> labelled;
-      std::vector<int64_t> which;
-      for (int i = 0; i < config.texts; ++i) {
-        which.push_back(static_cast<int64_t>(rng.below(windows.size())));
-        labelled.push_back(windows[static_cast<size_t>(which.back())].text);
-      }
-      drop_tokens(labelled, bos, config.token_dropout, rng);
-      const PackedRows rows = pack_texts(labelled, chunk_tokens);
-      std::vector<int64_t> last_but_one;  // the chunk whose end is the boundary
-      for (size_t i = 0; i < labelled.size(); ++i) {
-        for (size_t c = 0; c < rows.chunks.size(); ++c) {
-          const auto& chunk = rows.chunks[c];
-          if (chunk.row == static_cast<int64_t>(i) && chunk.end == static_cast<int64_t>(labelled[i].tokens.size()))
-            last_but_one.push_back(static_cast<int64_t>(c) - 1);
-        }
-      }
-      const at::Tensor log_q = teacher_log_labels.index_select(0, at::tensor(which));
-      const at::Tensor log_p =
-          at::log_softmax(student.plan(rows).logits_CM.index_select(0, at::tensor(last_but_one)), 1);
-      const at::Tensor divergence = (log_q.exp() * (log_q - log_p)).sum(1).mean();
-      loss = loss.defined() ? loss + config.teacher_weight * divergence : config.teacher_weight * divergence;
+      const at::Tensor divergence =
+          config.teacher_weight * teacher_divergence(student, windows, teacher_log_labels, config, bos, rng);
+      loss = loss.defined() ? loss + divergence : divergence;
     }
     if (!loss.defined()) continue;  // only texts too short for a decision
     optimizer.zero_grad();

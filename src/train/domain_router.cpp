@@ -63,6 +63,33 @@ at::Tensor level_one_logits(const Architecture& a, const Parameters& p, const Pa
   return encode_chunks(a, p, patches.rows, input(mean));
 }
 
+// Cross-entropy of level 1's logits at each chunk's end against the domains' shares of the chunk after it, mean over
+// the chunks that have a labelled next one; undefined where none has. Balanced: every domain of the batch counts alike.
+at::Tensor next_chunk_loss(const PackedRows& rows, const at::Tensor& logits_CM, int num_domains, bool balanced) {
+  const size_t num_chunks = rows.chunks.size(), m = static_cast<size_t>(num_domains);
+  const std::vector<float> shares = label_shares(rows, num_domains);
+  std::vector<float> targets(num_chunks * m, 0.0f), of_domain(m, 0.0f);
+  int64_t counted = 0;
+  for (size_t c = 0; c + 1 < num_chunks; ++c) {
+    if (rows.chunks[c + 1].first) continue;
+    float total = 0;
+    for (size_t d = 0; d < m; ++d) {
+      total += targets[c * m + d] = shares[(c + 1) * m + d];
+      of_domain[d] += shares[(c + 1) * m + d];
+    }
+    counted += total > 0;
+  }
+  if (counted == 0) return {};
+  const float num_met =
+      static_cast<float>(std::count_if(of_domain.begin(), of_domain.end(), [](float n) { return n > 0; }));
+  for (size_t i = 0; balanced && i < targets.size(); ++i) {
+    if (targets[i] > 0) targets[i] *= static_cast<float>(counted) / (num_met * of_domain[i % m]);
+  }
+  const at::Tensor target = at::from_blob(targets.data(), {static_cast<int64_t>(num_chunks), num_domains}, at::kFloat)
+                                .to(logits_CM.options(), /*non_blocking=*/false, /*copy=*/true);
+  return (target * at::log_softmax(logits_CM, 1)).sum().neg() / static_cast<double>(counted);
+}
+
 bool is_dropped(const RoutingOptions& options, const PackedRows::Chunk& chunk) {
   if (options.domain_dropout <= 0) return false;
   Rng rng(options.dropout_seed, mix64(static_cast<uint64_t>(chunk.row)) ^ static_cast<uint64_t>(chunk.piece_start));
@@ -124,28 +151,7 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
     for (size_t c = 1; c < num_chunks; ++c) {
       if (!rows.chunks[c].first) std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
     }
-    const std::vector<float> shares = label_shares(rows, m);
-    std::vector<float> targets(num_chunks * width, 0.0f), of_domain(width, 0.0f);
-    int64_t counted = 0;
-    for (size_t c = 0; c + 1 < num_chunks; ++c) {
-      if (rows.chunks[c + 1].first) continue;
-      float total = 0;
-      for (size_t d = 0; d < width; ++d) {
-        total += targets[c * width + d] = shares[(c + 1) * width + d];
-        of_domain[d] += shares[(c + 1) * width + d];
-      }
-      counted += total > 0;
-    }
-    const float num_met =
-        static_cast<float>(std::count_if(of_domain.begin(), of_domain.end(), [](float n) { return n > 0; }));
-    for (size_t i = 0; options.balances_labels && i < targets.size(); ++i) {
-      if (targets[i] > 0) targets[i] *= static_cast<float>(counted) / (num_met * of_domain[i % width]);
-    }
-    if (counted > 0) {
-      const at::Tensor target = at::from_blob(targets.data(), {static_cast<int64_t>(num_chunks), m}, at::kFloat)
-                                    .to(plan.logits_CM.options(), /*non_blocking=*/false, /*copy=*/true);
-      plan.loss = (target * at::log_softmax(plan.logits_CM, 1)).sum().neg() / static_cast<double>(counted);
-    }
+    plan.loss = next_chunk_loss(rows, plan.logits_CM, m, options.balances_labels);
   }
   decide(a, rows, options, decided, plan);
   return plan;
