@@ -82,6 +82,27 @@ def regret(ours: str, theirs: str, results: Results) -> str:
     return f"{bits:+.4f} ({shown(bpb_change(pairs, 'heldout', DOMAINS))})"
 
 
+def suite_regret(out: Path) -> list[str]:
+    """What level 1's decisions cost, from `eval --suite routing` of the seeds of mhc-75-100: nats a token, mean and 95 % interval over seeds (Student's t)."""
+    suites = [json.loads(f.read_text()) for f in sorted(out.glob("suite-mhc-75-100-*.json"))]
+    if len(suites) != 3:
+        return []
+    text = ["", "## What level 1's decisions cost", "",
+            "`./tessera eval runs/compare/mhc-75-100-SEED --suite routing`, seeds 1 to 3: loss above that of the same text with another rule for the active domains, in nats a",
+            "token (negative: the decisions are better), mean and 95 % interval over seeds. `best single`: the one domain that is best for the text, in hindsight; `uniform`: all.", ""]
+    rules = ["oracle", "best_single", "uniform", "random"]
+    text += head(["text", *(r.replace("_", " ") for r in rules)])
+    for kind in suites[0]["regret"]:
+        found = [kind]
+        for rule in rules:
+            values = [s["regret"][kind].get(rule) for s in suites]
+            found.append("–" if None in values else f"{mean_sd(values)[0]:+.4f} ± {4.303 / 3**0.5 * mean_sd(values)[1]:.4f}")
+        text.append(row(found))
+    text += ["", "Level 1 right on " + ", ".join(f"{100 * s['accuracy_documents']:.1f}" for s in suites) + " % of held-out documents, calibration error "
+             + ", ".join(f"{s['ece']:.3f}" for s in suites) + ", dead components " + ", ".join(str(s["dead_components"]) for s in suites) + "."]
+    return text
+
+
 def choose(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dict]) -> dict[str, str]:
     """Of each kind the cheapest (prefill of 512 tokens) that is good enough; no entry: none is, or its time is unknown."""
     good = {k: [n for n in names[k] if n in loss and n in ms and loss[n]["change"][2] <= MOST_LOSS] for k in KINDS}
@@ -115,7 +136,7 @@ def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dic
     return svg_page(left + width + 150, height + 90, out, "loss against time of the routers")
 
 
-def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str]) -> str:
+def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], costs: list[str]) -> str:
     ms = timing.get("ms", {})
     measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians in turns" if ms else "not measured yet"
     text = ["# How wide and deep must a router be?", "",
@@ -138,7 +159,7 @@ def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, 
         text.append(f"Progressive to monolithic, these two in turns: {pair['ratio_prefill512']:.2f} for 512 tokens, {pair['ratio_prefill4096']:.2f} for 4,096, "
                     f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general, 512 tokens: "
                     + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair["by_components"].items()) + ".")  # fmt: skip
-    return "\n".join(text) + "\n"
+    return "\n".join(text + costs) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
             pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "31", "--threads", str(given.threads))
             timing["chosen"] = {"names": chosen, **pair}
         timing_file.write_text(json.dumps(timing, indent=1) + "\n")
-    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen))
+    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen, suite_regret(given.out)))
     (given.out / "sweep.svg").write_text(figure(names, loss, timing.get("ms", {}), chosen))
     (given.out / "summary.json").write_text(json.dumps({"variants": loss, "chosen": chosen, "timing": timing}, indent=1) + "\n")
     print(f"{len(loss)} of {sum(map(len, names.values()))} routers have results; chosen: {chosen or 'none yet'}; written to {given.out}")
