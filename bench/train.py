@@ -143,7 +143,7 @@ def mhc_of(shape: dict, width: int) -> dict:
 def as_active(shape: dict, of_width, work: pathlib.Path) -> dict:
     """The widest of these models with no more active parameters, routers included, than the flat MoE of 32."""
     target = active_parameters(flat_of(shape, EXPERTS), work)
-    for width in range(shape["expert_width"] * 5 // 4 // 4 * 4, 0, -4):
+    for width in range(2 * shape["expert_width"], 0, -4):
         model = of_width(width)
         if active_parameters(model, work) <= target:
             return model

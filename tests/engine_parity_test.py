@@ -16,7 +16,7 @@ HIERARCHY = CONFIG["model"]["hierarchy"]
 KINDS = {
     "hierarchy": {},
     "own-table": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True}}},
-    "patches": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True, "patch_tokens": 8}}},
+    "patches": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True, "patch_tokens": 8, "chunk_tokens": 32, "window_tokens": 64}}},
     "patches-of-the-trunk": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"patch_tokens": 4}}},
     "bigrams": {"model": {"trunk.bigram_rows": 500}},
     "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},

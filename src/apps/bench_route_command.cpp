@@ -227,8 +227,9 @@ void run_bench_route(const Arguments& args) {
   report["monolithic"] = {{"width", width}, {"num_layers", args.monolithic_layers}};
   const DomainRouter& d = architecture.domain_router;
   const ComponentRouter& c = architecture.component_router;
-  report["progressive"] = {{"domain_router", {{"width", d.width}, {"num_layers", d.num_layers}}},
-                           {"component_router", {{"width", c.width}, {"num_layers", c.num_layers}}}};
+  report["progressive"] = {
+      {"domain_router", {{"width", d.width}, {"num_layers", d.num_layers}, {"patch_tokens", d.patch_tokens}}},
+      {"component_router", {{"width", c.width}, {"num_layers", c.num_layers}}}};
   report["threads"] = args.threads > 0 ? args.threads : num_cpus();
   report["cpu"] = machine_name();
   report["commit"] = commit();

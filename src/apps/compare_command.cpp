@@ -89,6 +89,15 @@ std::string hash_of_run(const Config& config) {
   return config_hash(json);
 }
 
+// By what the result's config means to today's reader: a key that came later has its default there.
+bool is_of_run(const Json& result, const Config& config) {
+  try {
+    return hash_of_run(config_from_json(result.at("config"))) == hash_of_run(config);
+  } catch (const std::exception&) {  // no config, or one that is refused today
+    return false;
+  }
+}
+
 // The batches of the run again, from the loader alone (a pure function of data, options and seed): a hash over all of
 // them, and where the loader then stands.
 std::pair<std::string, Json> replay_batches(const Config& config, const ShardSet& shards) {
@@ -196,9 +205,8 @@ Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite,
   const fs::path file = fs::path(args.out) / "results" / (run_name(p) + ".json");
   if (fs::exists(file)) {
     Json old = read_json_file(file);
-    // By what its config means to today's reader: a key that came later has its default there.
-    if (hash_of_run(config_from_json(old.at("config"))) == hash_of_run(config) &&
-        old.value("data_hash", "") == shards.hash() && old.value("suite_hash", "") == suite.hash) {
+    if (is_of_run(old, config) && old.value("data_hash", "") == shards.hash() &&
+        old.value("suite_hash", "") == suite.hash) {
       if (!add_spliced(old, fs::path(args.runs) / config.name, config, suite)) return Outcome::kSkipped;
       write_file_atomic(file, old.dump() + "\n");
       return Outcome::kDone;

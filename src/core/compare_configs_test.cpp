@@ -80,6 +80,10 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
     EXPECT_LE(total(name), 0.75 * total("flat-32")) << name;
     EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
   }
+  for (const char* name : {"less-sharing", "shared-by-two"}) {
+    EXPECT_NEAR(total(name) / total("hierarchy-no-sharing"), 1, 0.005) << name;
+    EXPECT_NEAR(active(name) / active("hierarchy-no-sharing"), 1, 0.01) << name;
+  }
   for (const std::string size : {"d128", "d256"}) {
     EXPECT_LE(total("mhc-75-100-" + size), 0.75 * total("flat-32-" + size));
     EXPECT_NEAR(active("mhc-75-100-" + size) / active("flat-32-" + size), 1, 0.01);

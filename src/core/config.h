@@ -122,7 +122,8 @@ void visit(V&& v, DomainRouter& r) {
   v("num_heads", r.num_heads, "heads of the encoder");
   v("chunk_tokens", r.chunk_tokens, "decisions after 16 and 64 tokens, then every chunk_tokens");
   v("window_tokens", r.window_tokens, "how far back a token sees");
-  v("patch_tokens", r.patch_tokens, "tokens of one position of the encoder; divides 16");
+  v("patch_tokens", r.patch_tokens,
+    "tokens of one position of the encoder; divides 16, chunk_tokens and window_tokens");
   v("own_embedding", r.own_embedding, "a token table of its own; distil needs it");
   v("margin", r.margin, "a second domain enters when pi1 - pi2 < margin");
   v("hysteresis", r.hysteresis, "and leaves above margin + hysteresis");

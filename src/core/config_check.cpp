@@ -163,7 +163,7 @@ void check(const Architecture& a) {
           fmt::format("config key 'model.domain_router.patch_tokens': {} does not divide 16 (the first chunk), "
                       "chunk_tokens ({}) and window_tokens ({})",
                       d.patch_tokens, d.chunk_tokens, d.window_tokens),
-          "use 1, 2, 4, 8 or 16");
+          "use 1, or multiples of it for chunk_tokens and window_tokens");
   require_at_least("model.component_router.num_heads", c.num_heads, 1);
   if (a.hierarchy.domains.empty()) {
     require(a.domain_router.kind == "none",

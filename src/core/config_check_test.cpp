@@ -46,6 +46,8 @@ TEST(ConfigCheckTest, ValuesThatDoNotGoTogether) {
       {R"({"model": {"domain_router": {"window_tokens": 16}}})", "window_tokens"},
       {R"({"model": {"domain_router": {"patch_tokens": 0}}})", "patch_tokens"},
       {R"({"model": {"domain_router": {"patch_tokens": 3}}})", "patch_tokens"},
+      {R"({"model": {"domain_router": {"patch_tokens": 32}}})", "patch_tokens"},
+      {R"({"model": {"domain_router": {"patch_tokens": 8, "window_tokens": 68}}})", "patch_tokens"},
       {R"({"model": {"domain_router": {"patch_tokens": 4, "chunk_tokens": 18}}})", "patch_tokens"},
       {R"({"model": {"domain_router": {"margin": 1.5}}})", "margin"},
       {R"({"model": {"domain_router": {"temperature": 0}}})", "temperature"},

@@ -60,9 +60,9 @@ struct RunBytes {
 };
 RunBytes run_bytes(const Architecture& architecture);
 
-// FLOPs of one token's forward pass: 2 a multiplied weight, and 4 heads head_dim a layer for each position attended to
-// (context_length / 2 on average). A training step costs kTrainPasses times as much: the backward pass is two forward
-// ones.
+// FLOPs of one token's forward pass: 2 a multiplied weight (level 1's once a patch), and 4 heads head_dim a layer for
+// each position attended to (context_length / 2 on average). A training step costs kTrainPasses times as much: the
+// backward pass is two forward ones.
 inline constexpr double kTrainPasses = 3;
 struct Flops {
   double weights = 0, attention = 0;

@@ -207,6 +207,22 @@ TEST(CostModel, BytesFollowTheStatedFormula) {
   EXPECT_EQ(forward_flops(a).total(), 2.0 * static_cast<double>(count_parameters(a).active()) + attention);
 }
 
+TEST(CostModel, PatchesMakeLevelOneCheaper) {
+  Architecture a = small_model();
+  const Flops whole = forward_flops(a);
+  const TrainConfig train;
+  const double activations = train_bytes(a, train).activations;
+  a.domain_router.patch_tokens = 4;
+  const Flops patched = forward_flops(a);
+  const double level1 = static_cast<double>(count_parameters(a).of(Part::kDomainRouter).active);
+  EXPECT_DOUBLE_EQ(whole.weights - patched.weights, 2 * 0.75 * level1);    // once for four tokens
+  EXPECT_EQ(whole.attention - patched.attention, 4.0 * 8 * 16 * 15 / 16);  // a quarter of the positions sees a quarter
+  a.domain_router.patch_tokens = 2;
+  const double halved = train_bytes(a, train).activations;
+  a.domain_router.kind = "uniform";
+  EXPECT_DOUBLE_EQ(activations - halved, halved - train_bytes(a, train).activations);
+}
+
 TEST(CostModel, MoreDevicesAreFasterAndHoldMore) {
   const Config config = load_config(TESSERA_SOURCE_DIR "/configs/seed/mhc-900b.json");
   const std::vector<Hardware> machines = known_hardware();

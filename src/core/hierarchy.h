@@ -58,10 +58,11 @@ struct DomainRouter {
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;
-  int chunk_tokens = 64;       // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
-  int window_tokens = 256;     // how far back a token sees
-  int patch_tokens = 1;        // so many tokens are one position of the encoder, by the mean of their embeddings (as
-                               // patches of an image are: Dosovitskiy et al. 2021); divides 16 and chunk_tokens
+  int chunk_tokens = 64;    // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
+  int window_tokens = 256;  // how far back a token sees
+  int patch_tokens =
+      1;  // so many tokens are one position of the encoder, by the mean of their embeddings (as
+          // patches of an image are: Dosovitskiy et al. 2021); divides 16, chunk_tokens and window_tokens
   bool own_embedding = false;  // a token table of its own [V, width] instead of a projection of the trunk's: what it
                                // learnt stays true while the trunk's moves (distil needs it)
   double margin = 0.5;         // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis

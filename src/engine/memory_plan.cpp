@@ -22,14 +22,14 @@ int64_t kv_bytes(KvType type, int num_layers, int num_heads, int head_dim, int64
 int64_t cache_bytes(const Architecture& a, KvType type) {
   const Trunk& t = a.trunk;
   int64_t bytes = kv_bytes(type, t.num_layers, t.num_kv_heads, head_dim(t), t.context_length);
-  const auto router = [&](bool is_there, int width, int layers, int heads) {
-    return is_there ? kv_bytes(KvType::kF32, layers, heads, width / heads, t.context_length) : 0;
+  const auto router = [&](bool is_there, int width, int layers, int heads, int patch) {
+    return is_there ? kv_bytes(KvType::kF32, layers, heads, width / heads, (t.context_length + patch - 1) / patch) : 0;
   };
   if (num_component_layers(a) == 0) return bytes;
   bytes += router(a.domain_router.kind == "encoder", a.domain_router.width, a.domain_router.num_layers,
-                  a.domain_router.num_heads);
+                  a.domain_router.num_heads, a.domain_router.patch_tokens);
   return bytes + router(a.component_router.kind == "planner", a.component_router.width, a.component_router.num_layers,
-                        a.component_router.num_heads);
+                        a.component_router.num_heads, /*patch=*/1);
 }
 
 // Upper bounds, not exact: buffers grow by doubling, so the sum is counted twice.

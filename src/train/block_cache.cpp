@@ -13,7 +13,8 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kSmallest = 256 << 10, kHugePage = 2 << 20, kPage = 4 << 10;
+constexpr size_t kSmallestBytes = 256 << 10, kPageBytes = 4 << 10;
+constexpr size_t kHugeBytes = 4 << 20;  // of a block with whole huge pages (2 MiB) wherever it begins
 
 class BlockCache final : public c10::Allocator {
  public:
@@ -24,7 +25,7 @@ class BlockCache final : public c10::Allocator {
 
   c10::DataPtr allocate(size_t bytes) override {
     const size_t step = std::bit_floor(bytes) / 16;  // sizes that differ a little from step to step fall together
-    void* block = bytes < kSmallest ? small_->raw_allocate(bytes) : take((bytes + step - 1) / step * step);
+    void* block = bytes < kSmallestBytes ? small_->raw_allocate(bytes) : take((bytes + step - 1) / step * step);
     return {block, block, &give_back, c10::Device(c10::kCPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
@@ -48,15 +49,24 @@ class BlockCache final : public c10::Allocator {
       return live(block, bytes);
     }
     const size_t most = std::max(most_live_, live_bytes_ + bytes) / 4 * 5;
-    while (!kept_.empty() && live_bytes_ + kept_bytes_ + bytes > most) {
-      munmap(kept_.back().address, kept_.back().bytes);
-      kept_bytes_ -= kept_.back().bytes;
-      kept_.pop_back();
-    }
-    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) throw std::bad_alloc();
-    if (bytes >= 2 * kHugePage) madvise(block, bytes, MADV_HUGEPAGE);  // only a wish
+    while (!kept_.empty() && live_bytes_ + kept_bytes_ + bytes > most) unmap_oldest();
+    void* block = map(bytes);
+    while (!block && !kept_.empty()) unmap_oldest(), block = map(bytes);  // under a limit on the process
+    if (!block) throw std::bad_alloc();
     return live(block, bytes);
+  }
+
+  static void* map(size_t bytes) {
+    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) return nullptr;
+    if (bytes >= kHugeBytes) madvise(block, bytes, MADV_HUGEPAGE);  // only a wish
+    return block;
+  }
+
+  void unmap_oldest() {
+    munmap(kept_.back().address, kept_.back().bytes);
+    kept_bytes_ -= kept_.back().bytes;
+    kept_.pop_back();
   }
 
   void* live(void* block, size_t bytes) {
@@ -71,7 +81,7 @@ class BlockCache final : public c10::Allocator {
   }
 
   bool keep(void* block) {  // false: a small one, or made before this cache
-    if (reinterpret_cast<uintptr_t>(block) % kPage != 0) return false;
+    if (reinterpret_cast<uintptr_t>(block) % kPageBytes != 0) return false;
     const std::lock_guard lock(mutex_);
     const auto it = sizes_.find(block);
     if (it == sizes_.end()) return false;

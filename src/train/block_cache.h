@@ -5,8 +5,9 @@ namespace tessera {
 
 // From here on LibTorch's CPU tensors of 256 KiB and more take blocks that freed tensors left. Without it glibc hands
 // them back to the system and the next step faults every page in again, and what lives long (gradients) lies among what
-// doesn't, so that the heap has holes. What is kept never makes the process larger than 5/4 of the most that was alive
-// at once. New blocks ask for huge pages. Call it before the first tensor; it stays for the life of the process.
+// doesn't, so that the heap has holes. Blocks in use and kept are together at most 5/4 of the most that was in use at
+// once. Blocks of 4 MiB and more ask for huge pages. Call it before the first tensor; it stays for the life of the
+// process. A sanitizer sees no overrun within a block.
 void use_block_cache();
 
 }  // namespace tessera

@@ -57,9 +57,9 @@ at::Tensor level_one_logits(const Architecture& a, const Parameters& p, const Pa
   const Patches patches = patches_of(rows, d.patch_tokens);
   const int64_t width = x_RTD.size(-1);
   const at::Tensor sum = at::zeros({patches.rows.num_rows * patches.rows.num_tokens, width}, x_RTD.options())
-                             .index_add(0, patches.patch_id_S, x_RTD.reshape({-1, width}))
-                             .view({patches.rows.num_rows, patches.rows.num_tokens, width});
-  const at::Tensor mean = sum / patches.num_tokens_RT.to(x_RTD.scalar_type()).unsqueeze(-1);
+                             .index_add(0, patches.patch_id_S, x_RTD.reshape({-1, width}));
+  // A shorter patch ends a piece; nothing is decided from its chunk.
+  const at::Tensor mean = sum.view({patches.rows.num_rows, patches.rows.num_tokens, width}) / d.patch_tokens;
   return encode_chunks(a, p, patches.rows, input(mean));
 }
 

@@ -77,6 +77,14 @@ TEST(ModelGradients, FlatMoeAndDenseAgreeWithFiniteDifferences) {
   expect_gradients(a);
 }
 
+TEST(ModelGradients, LevelOneOnPatchesAgreesWithFiniteDifferences) {
+  Architecture a = tiny_architecture();
+  a.domain_router.own_embedding = true;  // the trunk's would move level 1's input without a gradient
+  a.domain_router.chunk_tokens = 16;
+  a.domain_router.patch_tokens = 4;
+  expect_gradients(a);
+}
+
 TEST(ModelGradients, LevelOneLearnsFromItsOwnLossAlone) {
   const Architecture a = tiny_architecture();
   const Model model = make(a);

@@ -74,6 +74,7 @@ Patches patches_of(const PackedRows& rows, int patch_tokens) {
   out.num_rows = rows.num_rows;
   std::vector<int64_t> row_length(static_cast<size_t>(rows.num_rows), 0);
   for (const PackedRows::Chunk& chunk : rows.chunks) {
+    TESSERA_CHECK((chunk.begin - chunk.piece_start) % patch_tokens == 0, "a chunk begins within a patch");
     int64_t& length = row_length[static_cast<size_t>(chunk.row)];
     const int64_t begin = length;
     length += patches_in(chunk.end - chunk.begin);
@@ -83,7 +84,7 @@ Patches patches_of(const PackedRows& rows, int patch_tokens) {
 
   const size_t size = static_cast<size_t>(rows.num_rows * out.num_tokens);
   std::vector<int32_t> starts(size), ends(size), ids(size, static_cast<int32_t>(rows.chunks.size()));
-  std::vector<int32_t> patch_ids(static_cast<size_t>(rows.num_rows * rows.num_tokens)), counts(size, 0);
+  std::vector<int32_t> patch_ids(static_cast<size_t>(rows.num_rows * rows.num_tokens));
   for (size_t i = 0; i < size; ++i) {  // until a chunk claims it, a piece of its own
     starts[i] = static_cast<int32_t>(static_cast<int64_t>(i) % out.num_tokens);
     ends[i] = starts[i] + 1;
@@ -96,7 +97,6 @@ Patches patches_of(const PackedRows& rows, int patch_tokens) {
       starts[i] = static_cast<int32_t>(patched.piece_start);
       ends[i] = static_cast<int32_t>(patched.end);
       ids[i] = static_cast<int32_t>(c);
-      ++counts[i];
       patch_ids[static_cast<size_t>(chunk.row * rows.num_tokens + t)] = static_cast<int32_t>(i);
     }
   }
@@ -106,7 +106,6 @@ Patches patches_of(const PackedRows& rows, int patch_tokens) {
   out.chunk_ends_RT = to_tensor(ends, shape, device);
   out.chunk_id_S = to_tensor(ids, {static_cast<int64_t>(size)}, device);
   patches.patch_id_S = to_tensor(patch_ids, {static_cast<int64_t>(patch_ids.size())}, device);
-  patches.num_tokens_RT = to_tensor(counts, shape, device).clamp_min(1).to(at::kFloat);
   return patches;
 }
 

@@ -42,8 +42,7 @@ PackedRows pack_texts(const std::vector<LabelledText>& texts, int chunk_tokens);
 // piece.
 struct Patches {
   PackedRows rows;
-  at::Tensor patch_id_S;     // int64 [S]: index into [R * T'] of each token
-  at::Tensor num_tokens_RT;  // float [R, T']: tokens of each patch, 1 where there is none
+  at::Tensor patch_id_S;  // int64 [S]: index into [R * T'] of each token
 };
 Patches patches_of(const PackedRows& rows, int patch_tokens);
 

@@ -126,7 +126,7 @@ TEST(Routers, ATableOfItsOwnMakesLevelOneIndependentOfTheTrunks) {
   EXPECT_FALSE(at::equal(before, logits()));
 }
 
-TEST(Routers, PatchesAreMeansOfATextsTokensAndCrossNoPiece) {
+TEST(Routers, PatchesAreOfOnePieceAndOneChunk) {
   Architecture a = tiny_architecture();
   a.domain_router.chunk_tokens = 32;
   const PackedRows rows = pack_rows(
@@ -149,8 +149,6 @@ TEST(Routers, PatchesAreMeansOfATextsTokensAndCrossNoPiece) {
       EXPECT_EQ(id, chunk.row * 13 + patched.piece_start + (t - chunk.piece_start) / 4);
     }
   }
-  EXPECT_EQ(patches.num_tokens_RT.sum().item<double>(), 100);
-  EXPECT_EQ(patches.num_tokens_RT[0][4].item<double>(), 3);  // tokens 16 to 18
 }
 
 TEST(Routers, LevelOneOfAPieceIsTheSameAloneAndPackedInPatches) {

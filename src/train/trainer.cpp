@@ -121,6 +121,13 @@ Model make_model(const Config& config, const TrainOptions& options) {
                   "its architecture must be the config's (see its config.json)");
     }
   }
+  const int patch = config.model.domain_router.patch_tokens, theirs = from.architecture.domain_router.patch_tokens;
+  if (patch != theirs && config.model.domain_router.kind == "encoder") {  // no tensor's shape tells
+    throw Error(ErrorCode::kConfig,
+                fmt::format("--init {}: its level 1 has learnt patches of {} tokens, the config says {}",
+                            options.init->string(), theirs, patch),
+                fmt::format("set model.domain_router.patch_tokens={}", theirs));
+  }
   return Model(config.model, Parameters(from, at::kFloat, device), compute);
 }
 
