@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include "kernels/quant_amx.h"
 #include "kernels/quant_matvec.h"
 
 namespace tessera {
@@ -38,9 +39,10 @@ int64_t multiply_add_rounds(Arithmetic arithmetic, int64_t rounds) {
   if (way == "scalar") return 0;
   if (arithmetic == Arithmetic::kF32)
     return __builtin_cpu_supports("avx512f") ? f32_avx512_rounds(rounds, __m512{}) : f32_rounds(rounds, __m256{});
-  return way == "avx512-vnni" ? avx512_vnni_rounds(rounds, __m512i{})
-         : way == "avx-vnni"  ? avx_vnni_rounds(rounds, __m256i{})
-                              : maddubs_rounds(rounds, __m256i{});
+  return way == "amx-int8"      ? amx_rounds(rounds)
+         : way == "avx512-vnni" ? avx512_vnni_rounds(rounds, __m512i{})
+         : way == "avx-vnni"    ? avx_vnni_rounds(rounds, __m256i{})
+                                : maddubs_rounds(rounds, __m256i{});
 }
 
 __attribute__((target_clones("avx2", "default"))) uint64_t read_bytes(std::span<const std::byte> bytes) {

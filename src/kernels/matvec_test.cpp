@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "hwy/targets.h"
 #include "kernels/matvec.h"
+#include "kernels/quant_amx.h"
 #include "kernels/quant_matvec.h"
 #include "kernels/row_ops.h"
 
@@ -105,10 +106,33 @@ TEST(Matvec, EveryQuantisedWayGivesTheSameBits) {
     for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
       const std::vector<std::byte> bytes = weights_of(type, 50, 100, 3);
       const WeightMatrix w = {bytes.data(), type, 50, 100};
-      for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 15, 17}) {  // every tile of rows and what is left of it
+      for (const int64_t count :
+           {1, 2, 3, 4, 5, 6, 7, 8, 15, 17, 33, 70}) {  // every tile of rows and what is left of it
         Rows a(count, 100, 50, type, 4), b(count, 100, 50, type, 4);
         way.multiply(w, 16, 50, a.rows, Store::kAdd);
         ref::multiply(w, 16, 50, b.rows, Store::kAdd);
+        EXPECT_EQ(a.y, b.y) << count << " rows";
+      }
+    }
+  }
+}
+
+// The code of the AMX way on tiles in software, wherever there is AVX-512: every byte a weight can be.
+TEST(Matvec, TilesInSoftwareGiveTheSameBits) {
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) GTEST_SKIP() << "no AVX-512 here";
+  for (const WeightType type : {WeightType::kQ8, WeightType::kQ4}) {
+    std::vector<std::byte> bytes = weights_of(type, 50, 100, 3);
+    Rng rng(7);
+    const int64_t stride = block_bytes(type == WeightType::kQ8 ? 8 : 4);
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      if (static_cast<int64_t>(i) % stride >= 2 * kBlockOutputs) bytes[i] = static_cast<std::byte>(rng.below(256));
+    }
+    const WeightMatrix w = {bytes.data(), type, 50, 100};
+    for (const int64_t count : {16, 32, 48, 80}) {
+      for (const Store store : {Store::kSet, Store::kAdd}) {
+        Rows a(count, 100, 50, type, 4), b(count, 100, 50, type, 4);
+        multiply_amx_in_software(w, 16, 50, a.rows, store);
+        ref::multiply(w, 16, 50, b.rows, store);
         EXPECT_EQ(a.y, b.y) << count << " rows";
       }
     }

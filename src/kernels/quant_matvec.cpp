@@ -12,6 +12,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/quant_amx.h"
+
 #define TESSERA_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define TESSERA_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
@@ -263,6 +265,13 @@ struct Avx512Vnni {
   }
 };
 
+// Tiles of 16 rows where there are as many; a CPU with AMX has AVX-512 VNNI for the others.
+void multiply_by_amx(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
+  const size_t whole = rows.size() / kAmxRows * kAmxRows;
+  if (whole > 0) multiply_amx(w, begin, end, rows.first(whole), store);
+  if (whole < rows.size()) multiply_by<Avx512Vnni>(w, begin, end, rows.subspan(whole), store);
+}
+
 template <int kBits>
 TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* out) {
   const int64_t whole = inputs / kBlockInputs * kBlockInputs;
@@ -309,8 +318,9 @@ TESSERA_AVX2 void quantise_row_avx2(const float* x, int64_t inputs, std::byte* o
 const std::vector<QuantisedWay>& quantised_ways() {
   static const std::vector<QuantisedWay> ways = [] {
     std::vector<QuantisedWay> found;
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512f"))
-      found.push_back({"avx512-vnni", multiply_by<Avx512Vnni>});
+    const bool has_avx512_vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512f");
+    if (has_avx512_vnni && has_amx()) found.push_back({"amx-int8", multiply_by_amx});
+    if (has_avx512_vnni) found.push_back({"avx512-vnni", multiply_by<Avx512Vnni>});
     if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_by<AvxVnni>});
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_by<Avx2>});
     found.push_back({"scalar", ref::multiply});
