@@ -27,18 +27,31 @@ struct Broadcast {
   int64_t row_stride, column_stride;
 };
 
-// c[kRows, kVectors vectors] = scale a b, or += when kAdd; a [kRows, k] is broadcast, b [k, n] row-major.
-template <int kRows, int kVectors, bool kAdd, class D>
-HWY_INLINE void tile(D d, Broadcast a, const float* b, int64_t b_stride, int64_t k, float scale, float* c,
-                     int64_t c_stride) {
-  using V = hn::Vec<D>;
+template <bool kPart, class D>
+HWY_INLINE hn::Vec<D> from_memory(D d, hn::Mask<D> mask, const float* from) {
+  if constexpr (kPart) {
+    return hn::MaskedLoad(mask, d, from);
+  } else {
+    return hn::LoadU(d, from);
+  }
+}
+
+// c[kRows, kVectors vectors] = scale a b, or += when kAdd; a [kRows, k] is broadcast, b [k, n] row-major. kPart: one
+// vector, of which the first `count` lanes are meant.
+template <int kRows, int kVectors, bool kAdd, bool kPart = false>
+HWY_INLINE void tile(Broadcast a, const float* b, int64_t b_stride, int64_t k, float scale, float* c, int64_t c_stride,
+                     size_t count = 0) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  static_assert(!kPart || kVectors == 1);
+  const auto mask = hn::FirstN(d, count);
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   V sums[kRows][kVectors];
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::Zero(d);
   for (int64_t p = 0; p < k; ++p) {
     V right[kVectors];
-    for (int j = 0; j < kVectors; ++j) right[j] = hn::LoadU(d, b + p * b_stride + j * lanes);
+    for (int j = 0; j < kVectors; ++j) right[j] = from_memory<kPart>(d, mask, b + p * b_stride + j * lanes);
     for (int i = 0; i < kRows; ++i) {
       const V left = hn::Set(d, a.data[i * a.row_stride + p * a.column_stride]);
       for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(left, right[j], sums[i][j]);
@@ -48,7 +61,12 @@ HWY_INLINE void tile(D d, Broadcast a, const float* b, int64_t b_stride, int64_t
     for (int j = 0; j < kVectors; ++j) {
       float* to = c + i * c_stride + j * lanes;
       const V value = hn::Mul(sums[i][j], hn::Set(d, scale));
-      hn::StoreU(kAdd ? hn::Add(value, hn::LoadU(d, to)) : value, d, to);
+      const V sum = kAdd ? hn::Add(value, from_memory<kPart>(d, mask, to)) : value;
+      if constexpr (kPart) {
+        hn::BlendedStore(sum, mask, d, to);
+      } else {
+        hn::StoreU(sum, d, to);
+      }
     }
   }
 }
@@ -59,13 +77,12 @@ HWY_INLINE void row_of_tiles(int64_t n, Broadcast a, const float* b, int64_t b_s
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t j = 0;
-  for (; j + 2 * lanes <= n; j += 2 * lanes) tile<kRows, 2, kAdd>(d, a, b + j, b_stride, k, scale, c + j, c_stride);
+  for (; j + 2 * lanes <= n; j += 2 * lanes) tile<kRows, 2, kAdd>(a, b + j, b_stride, k, scale, c + j, c_stride);
   if (j + lanes <= n) {
-    tile<kRows, 1, kAdd>(d, a, b + j, b_stride, k, scale, c + j, c_stride);
+    tile<kRows, 1, kAdd>(a, b + j, b_stride, k, scale, c + j, c_stride);
     j += lanes;
   }
-  const hn::CappedTag<float, 1> single;
-  for (; j < n; ++j) tile<kRows, 1, kAdd>(single, a, b + j, b_stride, k, scale, c + j, c_stride);
+  if (j < n) tile<kRows, 1, kAdd, true>(a, b + j, b_stride, k, scale, c + j, c_stride, static_cast<size_t>(n - j));
 }
 
 // c[m, n] = scale a b or += : products too thin for a library, which would pack operands that are used once.
@@ -92,8 +109,12 @@ HWY_INLINE int64_t padded(int64_t tokens) { return (tokens + kPadding - 1) / kPa
 // [h, padded T] from [T, h] with zeros in the padding.
 void transpose(const float* from, int64_t stride, int64_t tokens, int64_t head_dim, std::vector<float>& to) {
   to.assign(static_cast<size_t>(head_dim * padded(tokens)), 0.0f);
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t i = 0; i < head_dim; ++i) to[static_cast<size_t>(i * padded(tokens) + t)] = from[t * stride + i];
+  constexpr int64_t kLine = 16;  // tokens at a time, so that a line of the cache is written in one go
+  for (int64_t first = 0; first < tokens; first += kLine) {
+    const int64_t end = std::min(first + kLine, tokens);
+    for (int64_t i = 0; i < head_dim; ++i)
+      for (int64_t t = first; t < end; ++t) to[static_cast<size_t>(i * padded(tokens) + t)] = from[t * stride + i];
+  }
 }
 
 void attention_forward(const AttentionRow& row, int64_t head, const float* query, const float* key, const float* value,

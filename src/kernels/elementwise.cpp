@@ -15,35 +15,56 @@ HWY_BEFORE_NAMESPACE();
 namespace tessera::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Calls body(tag, i) for i in [0, n) by whole vectors, then one by one.
-template <class Body>
-HWY_INLINE void for_each_vector(int64_t n, const Body& body) {
-  const hn::ScalableTag<float> whole;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(whole));
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) body(whole, i);
-  const hn::CappedTag<float, 1> single;
-  for (; i < n; ++i) body(single, i);
+// A vector's worth of numbers in memory, or the first `count` of one: what is left of a row takes one step, not one
+// each.
+template <class D>
+struct Whole {
+  D d;
+  HWY_INLINE hn::Vec<D> load(const float* from) const { return hn::LoadU(d, from); }
+  HWY_INLINE void store(hn::Vec<D> v, float* to) const { hn::StoreU(v, d, to); }
+};
+template <class D>
+struct Part {
+  D d;
+  hn::Mask<D> mask;
+  HWY_INLINE hn::Vec<D> load(const float* from) const { return hn::MaskedLoad(mask, d, from); }  // zeros behind
+  HWY_INLINE void store(hn::Vec<D> v, float* to) const { hn::BlendedStore(v, mask, d, to); }
+};
+template <class D>
+HWY_INLINE Part<D> first_of(D d, int64_t count) {
+  return {d, hn::FirstN(d, static_cast<size_t>(count))};
 }
 
-// Sum over i in [0, n) of term(tag, i); four accumulators hide the latency of the addition.
+// Calls body(access, i) for i in [0, n) by whole vectors, then for the rest.
+template <class Body>
+HWY_INLINE void for_each_vector(int64_t n, const Body& body) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) body(Whole<decltype(d)>{d}, i);
+  if (i < n) body(first_of(d, n - i), i);
+}
+
+// Sum over i in [0, n) of term(access, i); four accumulators hide the latency of the addition.
 template <class Term>
 HWY_INLINE float sum_of(int64_t n, const Term& term) {
   const hn::ScalableTag<float> d;
+  const Whole<decltype(d)> whole{d};
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
   int64_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    s0 = hn::Add(s0, term(d, i));
-    s1 = hn::Add(s1, term(d, i + lanes));
-    s2 = hn::Add(s2, term(d, i + 2 * lanes));
-    s3 = hn::Add(s3, term(d, i + 3 * lanes));
+    s0 = hn::Add(s0, term(whole, i));
+    s1 = hn::Add(s1, term(whole, i + lanes));
+    s2 = hn::Add(s2, term(whole, i + 2 * lanes));
+    s3 = hn::Add(s3, term(whole, i + 3 * lanes));
   }
-  for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, term(d, i));
-  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
-  const hn::CappedTag<float, 1> single;
-  for (; i < n; ++i) sum += hn::GetLane(term(single, i));
-  return sum;
+  for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, term(whole, i));
+  if (i < n) {
+    const auto rest = first_of(d, n - i);
+    s1 = hn::Add(s1, hn::IfThenElseZero(rest.mask, term(rest, i)));
+  }
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
 }
 
 template <class D, class V>
@@ -56,9 +77,9 @@ void swiglu_forward(const float* gate_up, int64_t rows, int64_t width, float* ou
   for (int64_t r = 0; r < rows; ++r) {
     const float *gate = gate_up + r * 2 * width, *up = gate + width;
     float* to = out + r * out_stride;
-    for_each_vector(width, [&](auto d, int64_t i) {
-      const auto g = hn::LoadU(d, gate + i);
-      hn::StoreU(hn::Mul(hn::Mul(g, sigmoid(d, g)), hn::LoadU(d, up + i)), d, to + i);
+    for_each_vector(width, [&](auto at, int64_t i) {
+      const auto g = at.load(gate + i);
+      at.store(hn::Mul(hn::Mul(g, sigmoid(at.d, g)), at.load(up + i)), to + i);
     });
   }
 }
@@ -70,14 +91,14 @@ void swiglu_backward(const float* gate_up, const float* grad, int64_t grad_strid
     float *grad_gate = grad_gate_up + r * 2 * width, *grad_up = grad_gate + width;
     float* to = out ? out + r * out_stride : nullptr;
     const float row_scale = scale ? scale[r] : 1.0f;
-    const float total = sum_of(width, [&](auto d, int64_t i) {
-      const auto g = hn::LoadU(d, gate + i), u = hn::LoadU(d, up + i), dy = hn::LoadU(d, from + i);
-      const auto s = sigmoid(d, g), silu = hn::Mul(g, s), scaled = hn::Mul(dy, hn::Set(d, row_scale));
-      hn::StoreU(hn::Mul(scaled, silu), d, grad_up + i);
+    const float total = sum_of(width, [&](auto at, int64_t i) {
+      const auto g = at.load(gate + i), u = at.load(up + i), dy = at.load(from + i);
+      const auto s = sigmoid(at.d, g), silu = hn::Mul(g, s), scaled = hn::Mul(dy, hn::Set(at.d, row_scale));
+      at.store(hn::Mul(scaled, silu), grad_up + i);
       // d silu / d gate = sigmoid + silu (1 - sigmoid)
-      hn::StoreU(hn::Mul(hn::Mul(scaled, u), hn::Add(s, hn::NegMulAdd(silu, s, silu))), d, grad_gate + i);
+      at.store(hn::Mul(hn::Mul(scaled, u), hn::Add(s, hn::NegMulAdd(silu, s, silu))), grad_gate + i);
       const auto y = hn::Mul(silu, u);
-      if (to) hn::StoreU(y, d, to + i);
+      if (to) at.store(y, to + i);
       return hn::Mul(dy, y);
     });
     if (dots) dots[r] += total;
@@ -85,13 +106,12 @@ void swiglu_backward(const float* gate_up, const float* grad, int64_t grad_strid
 }
 
 float dot(const float* a, const float* b, int64_t n) {
-  return sum_of(n, [&](auto d, int64_t i) { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
+  return sum_of(n, [&](auto at, int64_t i) { return hn::Mul(at.load(a + i), at.load(b + i)); });
 }
 
 void axpy(float a, const float* x, float* y, int64_t n) {
-  for_each_vector(n, [&](auto d, int64_t i) {
-    hn::StoreU(hn::MulAdd(hn::Set(d, a), hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
-  });
+  for_each_vector(
+      n, [&](auto at, int64_t i) { at.store(hn::MulAdd(hn::Set(at.d, a), at.load(x + i), at.load(y + i)), y + i); });
 }
 
 void rms_norm_forward(const float* x, const float* weight, int64_t rows, int64_t width, float eps, float* y,
@@ -100,9 +120,8 @@ void rms_norm_forward(const float* x, const float* weight, int64_t rows, int64_t
     const float* in = x + r * width;
     const float inverse = 1 / std::sqrt(dot(in, in, width) / static_cast<float>(width) + eps);
     inverse_rms[r] = inverse;
-    for_each_vector(width, [&](auto d, int64_t i) {
-      hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, in + i), hn::Set(d, inverse)), hn::LoadU(d, weight + i)), d,
-                 y + r * width + i);
+    for_each_vector(width, [&](auto at, int64_t i) {
+      at.store(hn::Mul(hn::Mul(at.load(in + i), hn::Set(at.d, inverse)), at.load(weight + i)), y + r * width + i);
     });
   }
 }
@@ -111,15 +130,15 @@ void rms_norm_backward(const float* x, const float* weight, const float* inverse
                        int64_t width, float* grad_x, float* grad_weight) {
   for (int64_t r = 0; r < rows; ++r) {
     const float *in = x + r * width, *grad = grad_y + r * width, inverse = inverse_rms[r];
-    const float sum = sum_of(width, [&](auto d, int64_t i) {
-      return hn::Mul(hn::Mul(hn::LoadU(d, grad + i), hn::LoadU(d, weight + i)), hn::LoadU(d, in + i));
+    const float sum = sum_of(width, [&](auto at, int64_t i) {
+      return hn::Mul(hn::Mul(at.load(grad + i), at.load(weight + i)), at.load(in + i));
     });
     const float back = sum * inverse * inverse / static_cast<float>(width);
-    for_each_vector(width, [&](auto d, int64_t i) {
-      const auto g = hn::LoadU(d, grad + i), v = hn::LoadU(d, in + i), inv = hn::Set(d, inverse);
-      hn::StoreU(hn::Mul(inv, hn::NegMulAdd(v, hn::Set(d, back), hn::Mul(g, hn::LoadU(d, weight + i)))), d,
-                 grad_x + r * width + i);
-      hn::StoreU(hn::MulAdd(hn::Mul(g, inv), v, hn::LoadU(d, grad_weight + i)), d, grad_weight + i);
+    for_each_vector(width, [&](auto at, int64_t i) {
+      const auto g = at.load(grad + i), v = at.load(in + i), inv = hn::Set(at.d, inverse);
+      at.store(hn::Mul(inv, hn::NegMulAdd(v, hn::Set(at.d, back), hn::Mul(g, at.load(weight + i)))),
+               grad_x + r * width + i);
+      at.store(hn::MulAdd(hn::Mul(g, inv), v, at.load(grad_weight + i)), grad_weight + i);
     });
   }
 }
@@ -130,63 +149,66 @@ void rotate_heads(float* x, int64_t rows, int64_t heads, int64_t head_dim, const
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t h = 0; h < heads; ++h) {
       float *a = x + (r * heads + h) * head_dim, *b = a + half;
-      for_each_vector(half, [&](auto d, int64_t i) {
-        const auto c = hn::LoadU(d, cos + r * half + i);
-        const auto s = hn::Mul(hn::LoadU(d, sin + r * half + i), hn::Set(d, sign));
-        const auto first = hn::LoadU(d, a + i), second = hn::LoadU(d, b + i);
-        hn::StoreU(hn::NegMulAdd(second, s, hn::Mul(first, c)), d, a + i);
-        hn::StoreU(hn::MulAdd(first, s, hn::Mul(second, c)), d, b + i);
+      for_each_vector(half, [&](auto at, int64_t i) {
+        const auto c = at.load(cos + r * half + i);
+        const auto s = hn::Mul(at.load(sin + r * half + i), hn::Set(at.d, sign));
+        const auto first = at.load(a + i), second = at.load(b + i);
+        at.store(hn::NegMulAdd(second, s, hn::Mul(first, c)), a + i);
+        at.store(hn::MulAdd(first, s, hn::Mul(second, c)), b + i);
       });
     }
   }
 }
 
 float softmax(float* scores, int64_t n) {
-  const hn::ScalableTag<float> whole;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(whole));
-  auto highest_lanes = hn::Set(whole, scores[0]);
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto highest_lanes = hn::Set(d, scores[0]);
   int64_t j = 0;
-  for (; j + lanes <= n; j += lanes) highest_lanes = hn::Max(highest_lanes, hn::LoadU(whole, scores + j));
-  float highest = hn::GetLane(hn::MaxOfLanes(whole, highest_lanes));
-  for (; j < n; ++j) highest = std::max(highest, scores[j]);
-  const float total = sum_of(n, [&](auto d, int64_t i) {
-    const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, highest)));
-    hn::StoreU(e, d, scores + i);
+  for (; j + lanes <= n; j += lanes) highest_lanes = hn::Max(highest_lanes, hn::LoadU(d, scores + j));
+  if (j < n) {
+    const auto rest = first_of(d, n - j);
+    highest_lanes = hn::Max(highest_lanes, hn::IfThenElse(rest.mask, rest.load(scores + j), highest_lanes));
+  }
+  const float highest = hn::GetLane(hn::MaxOfLanes(d, highest_lanes));
+  const float total = sum_of(n, [&](auto at, int64_t i) {
+    const auto e = hn::Exp(at.d, hn::Sub(at.load(scores + i), hn::Set(at.d, highest)));
+    at.store(e, scores + i);
     return e;
   });
   const float inverse = 1 / total;
   for_each_vector(
-      n, [&](auto d, int64_t i) { hn::StoreU(hn::Mul(hn::LoadU(d, scores + i), hn::Set(d, inverse)), d, scores + i); });
+      n, [&](auto at, int64_t i) { at.store(hn::Mul(at.load(scores + i), hn::Set(at.d, inverse)), scores + i); });
   return highest + std::log(total);
 }
 
 void exp_minus(float* scores, int64_t n, float shift) {
-  for_each_vector(n, [&](auto d, int64_t i) {
-    hn::StoreU(hn::Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, shift))), d, scores + i);
+  for_each_vector(n, [&](auto at, int64_t i) {
+    at.store(hn::Exp(at.d, hn::Sub(at.load(scores + i), hn::Set(at.d, shift))), scores + i);
   });
 }
 
 void softmax_gradient(const float* probs, float* grads, int64_t n, float shift, float scale) {
-  for_each_vector(n, [&](auto d, int64_t i) {
-    const auto centred = hn::Sub(hn::LoadU(d, grads + i), hn::Set(d, shift));
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, probs + i), hn::Set(d, scale)), centred), d, grads + i);
+  for_each_vector(n, [&](auto at, int64_t i) {
+    const auto centred = hn::Sub(at.load(grads + i), hn::Set(at.d, shift));
+    at.store(hn::Mul(hn::Mul(at.load(probs + i), hn::Set(at.d, scale)), centred), grads + i);
   });
 }
 
 void adamw(float* parameter, const float* grad, float* m, float* v, int64_t n, const AdamWStep& step) {
   const float inverse1 = 1 / step.correction1, inverse2 = 1 / step.correction2;
-  for_each_vector(n, [&](auto d, int64_t i) {
-    const auto g = hn::LoadU(d, grad + i);
-    const auto new_m = hn::MulAdd(hn::Set(d, step.beta1), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, 1 - step.beta1), g));
+  for_each_vector(n, [&](auto at, int64_t i) {
+    const auto g = at.load(grad + i);
+    const auto new_m = hn::MulAdd(hn::Set(at.d, step.beta1), at.load(m + i), hn::Mul(hn::Set(at.d, 1 - step.beta1), g));
     const auto new_v =
-        hn::MulAdd(hn::Set(d, step.beta2), hn::LoadU(d, v + i), hn::Mul(hn::Mul(hn::Set(d, 1 - step.beta2), g), g));
-    hn::StoreU(new_m, d, m + i);
-    hn::StoreU(new_v, d, v + i);
-    const auto root = hn::Sqrt(hn::Mul(new_v, hn::Set(d, inverse2)));
-    const auto update = hn::Div(hn::Mul(new_m, hn::Set(d, inverse1)), hn::Add(root, hn::Set(d, step.eps)));
-    const auto p = hn::LoadU(d, parameter + i);
-    const auto change = hn::MulAdd(hn::Set(d, step.weight_decay), p, update);
-    hn::StoreU(hn::NegMulAdd(hn::Set(d, step.lr), change, p), d, parameter + i);
+        hn::MulAdd(hn::Set(at.d, step.beta2), at.load(v + i), hn::Mul(hn::Mul(hn::Set(at.d, 1 - step.beta2), g), g));
+    at.store(new_m, m + i);
+    at.store(new_v, v + i);
+    const auto root = hn::Sqrt(hn::Mul(new_v, hn::Set(at.d, inverse2)));
+    const auto update = hn::Div(hn::Mul(new_m, hn::Set(at.d, inverse1)), hn::Add(root, hn::Set(at.d, step.eps)));
+    const auto p = at.load(parameter + i);
+    const auto change = hn::MulAdd(hn::Set(at.d, step.weight_decay), p, update);
+    at.store(hn::NegMulAdd(hn::Set(at.d, step.lr), change, p), parameter + i);
   });
 }
 
