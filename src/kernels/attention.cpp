@@ -12,6 +12,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
+#include "kernels/rest-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::HWY_NAMESPACE {
@@ -27,15 +28,6 @@ struct Broadcast {
   int64_t row_stride, column_stride;
 };
 
-template <bool kPart, class D>
-HWY_INLINE hn::Vec<D> from_memory(D d, hn::Mask<D> mask, const float* from) {
-  if constexpr (kPart) {
-    return hn::MaskedLoad(mask, d, from);
-  } else {
-    return hn::LoadU(d, from);
-  }
-}
-
 // c[kRows, kVectors vectors] = scale a b, or += when kAdd; a [kRows, k] is broadcast, b [k, n] row-major. kPart: one
 // vector, of which the first `count` lanes are meant.
 template <int kRows, int kVectors, bool kAdd, bool kPart = false>
@@ -44,14 +36,20 @@ HWY_INLINE void tile(Broadcast a, const float* b, int64_t b_stride, int64_t k, f
   const hn::ScalableTag<float> d;
   using V = hn::Vec<decltype(d)>;
   static_assert(!kPart || kVectors == 1);
-  const auto mask = hn::FirstN(d, count);
+  const auto load = [&](const float* from) HWY_ATTR {
+    if constexpr (kPart) {
+      return load_first(d, count, from);
+    } else {
+      return hn::LoadU(d, from);
+    }
+  };
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   V sums[kRows][kVectors];
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::Zero(d);
   for (int64_t p = 0; p < k; ++p) {
     V right[kVectors];
-    for (int j = 0; j < kVectors; ++j) right[j] = from_memory<kPart>(d, mask, b + p * b_stride + j * lanes);
+    for (int j = 0; j < kVectors; ++j) right[j] = load(b + p * b_stride + j * lanes);
     for (int i = 0; i < kRows; ++i) {
       const V left = hn::Set(d, a.data[i * a.row_stride + p * a.column_stride]);
       for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(left, right[j], sums[i][j]);
@@ -61,9 +59,9 @@ HWY_INLINE void tile(Broadcast a, const float* b, int64_t b_stride, int64_t k, f
     for (int j = 0; j < kVectors; ++j) {
       float* to = c + i * c_stride + j * lanes;
       const V value = hn::Mul(sums[i][j], hn::Set(d, scale));
-      const V sum = kAdd ? hn::Add(value, from_memory<kPart>(d, mask, to)) : value;
+      const V sum = kAdd ? hn::Add(value, load(to)) : value;
       if constexpr (kPart) {
-        hn::BlendedStore(sum, mask, d, to);
+        store_first(sum, d, count, to);
       } else {
         hn::StoreU(sum, d, to);
       }

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "kernels/elementwise.h"
+#include "kernels/rest-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera::HWY_NAMESPACE {
@@ -26,13 +27,13 @@ struct Whole {
 template <class D>
 struct Part {
   D d;
-  hn::Mask<D> mask;
-  HWY_INLINE hn::Vec<D> load(const float* from) const { return hn::MaskedLoad(mask, d, from); }  // zeros behind
-  HWY_INLINE void store(hn::Vec<D> v, float* to) const { hn::BlendedStore(v, mask, d, to); }
+  size_t count;
+  HWY_INLINE hn::Vec<D> load(const float* from) const { return load_first(d, count, from); }  // zeros behind
+  HWY_INLINE void store(hn::Vec<D> v, float* to) const { store_first(v, d, count, to); }
 };
 template <class D>
 HWY_INLINE Part<D> first_of(D d, int64_t count) {
-  return {d, hn::FirstN(d, static_cast<size_t>(count))};
+  return {d, static_cast<size_t>(count)};
 }
 
 // Calls body(access, i) for i in [0, n) by whole vectors, then for the rest.
@@ -62,7 +63,7 @@ HWY_INLINE float sum_of(int64_t n, const Term& term) {
   for (; i + lanes <= n; i += lanes) s0 = hn::Add(s0, term(whole, i));
   if (i < n) {
     const auto rest = first_of(d, n - i);
-    s1 = hn::Add(s1, hn::IfThenElseZero(rest.mask, term(rest, i)));
+    s1 = hn::Add(s1, hn::IfThenElseZero(hn::FirstN(d, rest.count), term(rest, i)));
   }
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
 }
@@ -70,7 +71,8 @@ HWY_INLINE float sum_of(int64_t n, const Term& term) {
 template <class D, class V>
 HWY_INLINE V sigmoid(D d, V x) {
   const auto one = hn::Set(d, 1.0f);
-  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Neg(x))));
+  // Highway's Exp overflows to infinity up to 104 and to anything from 178 on.
+  return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 104.0f)))));
 }
 
 void swiglu_forward(const float* gate_up, int64_t rows, int64_t width, float* out, int64_t out_stride) {
@@ -168,7 +170,8 @@ float softmax(float* scores, int64_t n) {
   for (; j + lanes <= n; j += lanes) highest_lanes = hn::Max(highest_lanes, hn::LoadU(d, scores + j));
   if (j < n) {
     const auto rest = first_of(d, n - j);
-    highest_lanes = hn::Max(highest_lanes, hn::IfThenElse(rest.mask, rest.load(scores + j), highest_lanes));
+    highest_lanes =
+        hn::Max(highest_lanes, hn::IfThenElse(hn::FirstN(d, rest.count), rest.load(scores + j), highest_lanes));
   }
   const float highest = hn::GetLane(hn::MaxOfLanes(d, highest_lanes));
   const float total = sum_of(n, [&](auto at, int64_t i) {

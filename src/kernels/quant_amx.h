@@ -3,15 +3,16 @@
 #pragma once
 #include <span>
 
-#include "kernels/matvec.h"
+#include "kernels/quant_matvec.h"
 
 namespace tessera {
 
 inline constexpr size_t kAmxRows = 16;
 
-// The CPU has AMX-INT8 and what goes with it, the system lets this process use tiles, and a trial product on them gives
-// what the twin gives. (Written without such a machine: the trial keeps a mistake there from doing harm.)
-bool has_amx();
+// The CPU has AMX-INT8 and what goes with it, the system lets this process use tiles, and in a trial at the start a
+// product on them gave what the twin gives, in less time than by `other`. (Written without such a machine: the trial
+// keeps wrong values and slow ones away.)
+bool has_amx(MultiplyQuantised other);
 
 // kernels/matvec.h's multiply for a multiple of kAmxRows rows. The second is the same code on tiles in software, which
 // say what the instructions do: it needs AVX-512 (F, BW), not AMX.
@@ -19,7 +20,7 @@ void multiply_amx(const WeightMatrix& w, int64_t begin, int64_t end, std::span<c
 void multiply_amx_in_software(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
                               Store store);
 
-// `rounds` of products on tiles alone, for the machine's limit; the number of multiply-adds.
+// `rounds` of products on full tiles alone, for the machine's limit; the number of multiply-adds.
 int64_t amx_rounds(int64_t rounds);
 
 }  // namespace tessera

@@ -265,9 +265,13 @@ struct Avx512Vnni {
   }
 };
 
-// Tiles of 16 rows where there are as many; a CPU with AMX has AVX-512 VNNI for the others.
+// Tiles of 16 rows where rows and outputs are enough to be worth their packing; a CPU with AMX has AVX-512 VNNI for the
+// others.
 void multiply_by_amx(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
-  const size_t whole = rows.size() / kAmxRows * kAmxRows;
+  constexpr size_t kLeastRows = 2 * kAmxRows;
+  constexpr int64_t kLeastOutputs = 8 * kBlockOutputs;
+  const bool worth = rows.size() >= kLeastRows && end - begin >= kLeastOutputs;
+  const size_t whole = worth ? rows.size() / kAmxRows * kAmxRows : 0;
   if (whole > 0) multiply_amx(w, begin, end, rows.first(whole), store);
   if (whole < rows.size()) multiply_by<Avx512Vnni>(w, begin, end, rows.subspan(whole), store);
 }
@@ -319,7 +323,7 @@ const std::vector<QuantisedWay>& quantised_ways() {
   static const std::vector<QuantisedWay> ways = [] {
     std::vector<QuantisedWay> found;
     const bool has_avx512_vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512f");
-    if (has_avx512_vnni && has_amx()) found.push_back({"amx-int8", multiply_by_amx});
+    if (has_avx512_vnni && has_amx(multiply_by<Avx512Vnni>)) found.push_back({"amx-int8", multiply_by_amx});
     if (has_avx512_vnni) found.push_back({"avx512-vnni", multiply_by<Avx512Vnni>});
     if (__builtin_cpu_supports("avxvnni")) found.push_back({"avx-vnni", multiply_by<AvxVnni>});
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back({"avx2", multiply_by<Avx2>});

@@ -56,9 +56,10 @@ void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* 
 
 void swiglu(const float* gate, const float* up, int64_t n, float* y) {
   const F32 d;
-  const Vec one = hn::Set(d, 1.0f);
-  for_vectors(n, gate, up, y,
-              [&](Vec g, Vec u) { return hn::Mul(hn::Div(g, hn::Add(one, hn::Exp(d, hn::Neg(g)))), u); });
+  const Vec one = hn::Set(d, 1.0f), most = hn::Set(d, 104.0f);  // beyond, Exp may give anything
+  for_vectors(n, gate, up, y, [&](Vec g, Vec u) {
+    return hn::Mul(hn::Div(g, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(g), most)))), u);
+  });
 }
 
 void rotate(float* x, const float* cos, const float* sin, int64_t half) {
