@@ -162,8 +162,7 @@ Flops forward_flops(const Architecture& a) {
       const double patch = a.domain_router.patch_tokens;
       attention += 4.0 * a.domain_router.num_layers * a.domain_router.width *
                    std::min(mean_span, static_cast<double>(a.domain_router.window_tokens)) / (patch * patch);
-      weights -=
-          (1 - 1 / patch) * static_cast<double>(parameters.parts[static_cast<size_t>(Part::kDomainRouter)].active);
+      weights -= (1 - 1 / patch) * static_cast<double>(parameters.of(Part::kDomainRouter).active);
     }
   }
   return {2.0 * weights, attention};

@@ -28,28 +28,20 @@ struct Broadcast {
   int64_t row_stride, column_stride;
 };
 
-// c[kRows, kVectors vectors] = scale a b, or += when kAdd; a [kRows, k] is broadcast, b [k, n] row-major. kPart: one
-// vector, of which the first `count` lanes are meant.
-template <int kRows, int kVectors, bool kAdd, bool kPart = false>
-HWY_INLINE void tile(Broadcast a, const float* b, int64_t b_stride, int64_t k, float scale, float* c, int64_t c_stride,
-                     size_t count = 0) {
-  const hn::ScalableTag<float> d;
-  using V = hn::Vec<decltype(d)>;
-  static_assert(!kPart || kVectors == 1);
-  const auto load = [&](const float* from) HWY_ATTR {
-    if constexpr (kPart) {
-      return load_first(d, count, from);
-    } else {
-      return hn::LoadU(d, from);
-    }
-  };
+// c[kRows, kVectors vectors] = scale a b, or += when kAdd; a [kRows, k] is broadcast, b [k, n] row-major. `at`: whole
+// vectors, or (kVectors 1) a part of one.
+template <int kRows, int kVectors, bool kAdd, class Access>
+HWY_INLINE void tile(Access at, Broadcast a, const float* b, int64_t b_stride, int64_t k, float scale, float* c,
+                     int64_t c_stride) {
+  const auto d = at.d;
+  using V = decltype(hn::Zero(d));
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   V sums[kRows][kVectors];
   for (int i = 0; i < kRows; ++i)
     for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::Zero(d);
   for (int64_t p = 0; p < k; ++p) {
     V right[kVectors];
-    for (int j = 0; j < kVectors; ++j) right[j] = load(b + p * b_stride + j * lanes);
+    for (int j = 0; j < kVectors; ++j) right[j] = at.load(b + p * b_stride + j * lanes);
     for (int i = 0; i < kRows; ++i) {
       const V left = hn::Set(d, a.data[i * a.row_stride + p * a.column_stride]);
       for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::MulAdd(left, right[j], sums[i][j]);
@@ -59,12 +51,7 @@ HWY_INLINE void tile(Broadcast a, const float* b, int64_t b_stride, int64_t k, f
     for (int j = 0; j < kVectors; ++j) {
       float* to = c + i * c_stride + j * lanes;
       const V value = hn::Mul(sums[i][j], hn::Set(d, scale));
-      const V sum = kAdd ? hn::Add(value, load(to)) : value;
-      if constexpr (kPart) {
-        store_first(sum, d, count, to);
-      } else {
-        hn::StoreU(sum, d, to);
-      }
+      at.store(kAdd ? hn::Add(value, at.load(to)) : value, to);
     }
   }
 }
@@ -73,14 +60,15 @@ template <int kRows, bool kAdd>
 HWY_INLINE void row_of_tiles(int64_t n, Broadcast a, const float* b, int64_t b_stride, int64_t k, float scale, float* c,
                              int64_t c_stride) {
   const hn::ScalableTag<float> d;
+  const Whole<decltype(d)> whole{d};
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t j = 0;
-  for (; j + 2 * lanes <= n; j += 2 * lanes) tile<kRows, 2, kAdd>(a, b + j, b_stride, k, scale, c + j, c_stride);
+  for (; j + 2 * lanes <= n; j += 2 * lanes) tile<kRows, 2, kAdd>(whole, a, b + j, b_stride, k, scale, c + j, c_stride);
   if (j + lanes <= n) {
-    tile<kRows, 1, kAdd>(a, b + j, b_stride, k, scale, c + j, c_stride);
+    tile<kRows, 1, kAdd>(whole, a, b + j, b_stride, k, scale, c + j, c_stride);
     j += lanes;
   }
-  if (j < n) tile<kRows, 1, kAdd, true>(a, b + j, b_stride, k, scale, c + j, c_stride, static_cast<size_t>(n - j));
+  if (j < n) tile<kRows, 1, kAdd>(first_of(d, n - j), a, b + j, b_stride, k, scale, c + j, c_stride);
 }
 
 // c[m, n] = scale a b or += : products too thin for a library, which would pack operands that are used once.

@@ -16,26 +16,6 @@ HWY_BEFORE_NAMESPACE();
 namespace tessera::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// A vector's worth of numbers in memory, or the first `count` of one: what is left of a row takes one step, not one
-// each.
-template <class D>
-struct Whole {
-  D d;
-  HWY_INLINE hn::Vec<D> load(const float* from) const { return hn::LoadU(d, from); }
-  HWY_INLINE void store(hn::Vec<D> v, float* to) const { hn::StoreU(v, d, to); }
-};
-template <class D>
-struct Part {
-  D d;
-  size_t count;
-  HWY_INLINE hn::Vec<D> load(const float* from) const { return load_first(d, count, from); }  // zeros behind
-  HWY_INLINE void store(hn::Vec<D> v, float* to) const { store_first(v, d, count, to); }
-};
-template <class D>
-HWY_INLINE Part<D> first_of(D d, int64_t count) {
-  return {d, static_cast<size_t>(count)};
-}
-
 // Calls body(access, i) for i in [0, n) by whole vectors, then for the rest.
 template <class Body>
 HWY_INLINE void for_each_vector(int64_t n, const Body& body) {

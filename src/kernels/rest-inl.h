@@ -1,5 +1,5 @@
-// The first `count` numbers of a vector in memory, for what is left of a row. Included once for each instruction set,
-// as Highway's own -inl.h headers are.
+// Access to a vector in memory, or to the first numbers of one, for what is left of a row. Included once for each
+// instruction set, as Highway's own -inl.h headers are.
 #if defined(TESSERA_KERNELS_REST_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef TESSERA_KERNELS_REST_INL_H
 #undef TESSERA_KERNELS_REST_INL_H
@@ -43,6 +43,26 @@ HWY_INLINE void store_first(hn::Vec<D> v, D d, size_t count, float* to) {
 }
 
 #endif
+
+// A vector's worth of numbers in memory, or the first `count` of one: what is left of a row takes one step, not one
+// each.
+template <class D>
+struct Whole {
+  D d;
+  HWY_INLINE hn::Vec<D> load(const float* from) const { return hn::LoadU(d, from); }
+  HWY_INLINE void store(hn::Vec<D> v, float* to) const { hn::StoreU(v, d, to); }
+};
+template <class D>
+struct Part {
+  D d;
+  size_t count;
+  HWY_INLINE hn::Vec<D> load(const float* from) const { return load_first(d, count, from); }  // zeros behind
+  HWY_INLINE void store(hn::Vec<D> v, float* to) const { store_first(v, d, count, to); }
+};
+template <class D>
+HWY_INLINE Part<D> first_of(D d, int64_t count) {
+  return {d, static_cast<size_t>(count)};
+}
 
 }  // namespace tessera::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
