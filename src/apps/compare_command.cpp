@@ -80,11 +80,11 @@ Config config_of(const Arguments& args, const Planned& p) {
   return load_config(fs::path(args.folder) / (p.variant + ".json"), overrides);
 }
 
-// What changes the result of a run: not how often something is printed or saved.
+// What changes the result of a run: not how often something is printed or saved, nor where it is computed.
 std::string hash_of_run(const Config& config) {
   Json json = to_json(config);
   for (const char* key :
-       {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"})
+       {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads", "device"})
     json["train"].erase(key);
   return config_hash(json);
 }
@@ -137,7 +137,7 @@ Json result_of(const Arguments& args, const Planned& p, const Config& config, co
   }
   const ModelFolder folder = open_model(run);
   const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
-  const Model model(folder.architecture, Parameters(folder), at::kFloat);
+  const Model model = load_model(run, config.train.device, at::kFloat);
   at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
   ModelScorer scorer(model);
   Progress progress("evaluate " + run_name(p), 30);
@@ -186,7 +186,7 @@ std::string commit_of_run(const fs::path& run) {
 bool add_spliced(Json& result, const fs::path& run, const Config& config, const Suite& suite) {
   if (result.value("spliced_hash", "") == suite.spliced_hash || !is_finished(run, config)) return false;
   const ModelFolder folder = open_model(run);
-  const Model model(folder.architecture, Parameters(folder), at::kFloat);
+  const Model model = load_model(run, config.train.device, at::kFloat);
   at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
   ModelScorer scorer(model);
   EvaluateOptions options;

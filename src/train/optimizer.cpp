@@ -33,6 +33,9 @@ bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
          !name.ends_with("router_gate");
 }
 
+// Matrices that lie one under the other in one of this name.
+int64_t blocks_of(const std::string& name) { return name.ends_with("gate_up") ? 2 : 1; }
+
 constexpr double kMuonMomentum = 0.95;
 constexpr float kQuintic[] = {3.4445f, -4.7750f, 2.0315f};  // of x, x^3 and x^5 (Jordan et al.)
 
@@ -157,23 +160,41 @@ void Optimizer::adamw_step(Group& group, double lr) {
 }
 
 void Optimizer::muon_step(Group& group, double lr) {
-  for (size_t i = 0; i < group.parameters.size(); ++i) {
-    at::Tensor& parameter = group.parameters[i];
-    const at::Tensor& grad = parameter.grad();
-    at::Tensor& momentum = group.m[i];
-    momentum.mul_(kMuonMomentum).add_(grad);
-    const at::Tensor nesterov = grad.add(momentum, kMuonMomentum);
-    // Matrices that are stored as one are updated as what they are: gate and up, and the parts of an output matrix that
-    // read the bank and the component's own units.
-    const int64_t blocks = group.names[i].ends_with("gate_up") ? 2 : 1;
-    std::vector<at::Tensor> parts;
-    for (const at::Tensor& part : nesterov.tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
-      if (part.size(-1) > 0) parts.push_back(orthogonalised(part.unflatten(-2, {blocks, -1})).flatten(-3, -2));
+  std::vector<at::Tensor> grads;
+  for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
+  at::_foreach_mul_(group.m, kMuonMomentum);
+  at::_foreach_add_(group.m, grads);
+  const std::vector<at::Tensor> nesterov = at::_foreach_add(grads, group.m, kMuonMomentum);
+  // Matrices that are stored as one are updated as what they are: gate and up, and the parts of an output matrix that
+  // read the bank and the component's own units. All of one shape go through together.
+  std::map<std::vector<int64_t>, std::vector<at::Tensor>> parts_by_shape;  // [..., rows, columns] of each parameter
+  std::vector<std::vector<std::pair<std::vector<int64_t>, size_t>>> parts_of(grads.size());
+  for (size_t i = 0; i < grads.size(); ++i) {
+    for (const at::Tensor& part : nesterov[i].tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
+      if (part.size(-1) == 0) continue;
+      const at::Tensor matrices = part.unflatten(-2, {blocks_of(group.names[i]), -1}).flatten(0, -3);
+      const std::vector<int64_t> shape = {matrices.size(1), matrices.size(2)};
+      parts_of[i].push_back({shape, parts_by_shape[shape].size()});
+      parts_by_shape[shape].push_back(matrices);
     }
-    const at::Tensor update = parts.size() == 1 ? parts[0] : at::cat(parts, -1);
+  }
+  for (auto& [shape, parts] : parts_by_shape) {
+    std::vector<int64_t> counts;
+    for (const at::Tensor& part : parts) counts.push_back(part.size(0));
+    parts = orthogonalised(at::cat(parts)).split_with_sizes(counts);
+  }
+  for (size_t i = 0; i < grads.size(); ++i) {
+    at::Tensor& parameter = group.parameters[i];
+    std::vector<at::Tensor> parts;
+    std::vector<int64_t> shape = parameter.sizes().vec();
+    for (const auto& [key, place] : parts_of[i]) {
+      shape.back() = key[1];
+      parts.push_back(parts_by_shape[key][place].reshape(shape));
+    }
     const double scale =
-        0.2 * std::sqrt(static_cast<double>(std::max(parameter.size(-2) / blocks, parameter.size(-1))));
-    parameter.mul_(1 - lr * group.weight_decay).add_(update, -lr * scale);
+        0.2 *
+        std::sqrt(static_cast<double>(std::max(parameter.size(-2) / blocks_of(group.names[i]), parameter.size(-1))));
+    parameter.mul_(1 - lr * group.weight_decay).add_(parts.size() == 1 ? parts[0] : at::cat(parts, -1), -lr * scale);
   }
 }
 

@@ -193,7 +193,8 @@ at::Tensor ComponentChooser::log_prior(const DomainPlan& domains) const {
   return pi.index_select(1, at::tensor(column, at::kLong)).index_select(0, rows_.chunk_id_S.to(at::kCPU));
 }
 
-// A head that no token of the batch may choose from is neither read nor computed; one that some may, for those alone.
+// A head that no token of the batch may choose from is neither read nor computed; one that some may, for those alone,
+// except where a launch costs more than the products that it saves.
 at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
   const Architecture& a = architecture_;
   const size_t num_routed = routed_domains(a.hierarchy).size();
@@ -203,14 +204,14 @@ at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
   for (const Domain& domain : a.hierarchy.domains) {
     std::vector<int64_t> where;  // tokens that may choose from it
     bool everywhere = true;
-    if (!domain.always) {
+    if (!domain.always && x_SD.is_cpu()) {
       for (size_t s = 0; s < chunk_S_.size(); ++s) {
         if (active_CM_[static_cast<size_t>(chunk_S_[s]) * num_routed + routed])
           where.push_back(static_cast<int64_t>(s));
       }
       everywhere = where.size() == chunk_S_.size();
-      ++routed;
     }
+    routed += !domain.always;
     const int64_t width = layers * domain.num_components;
     at::Tensor scores;
     if (everywhere) {

@@ -182,9 +182,10 @@ void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
   Json mine = to_json(config_),
        theirs = to_json(config_from_json(state.at("config")));  // keys that are new since then have their defaults
-  // What may differ when a run goes on: how long, how often things are printed, kept and saved, on how many threads.
-  for (const char* key :
-       {"steps", "eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads"}) {
+  // What may differ when a run goes on: how long, how often things are printed, kept and saved, on what and on how many
+  // threads.
+  for (const char* key : {"steps", "eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every",
+                          "num_threads", "device"}) {
     mine["train"].erase(key);
     theirs["train"].erase(key);
   }
@@ -387,7 +388,12 @@ TrainResult train(Config config, const TrainOptions& options) {
   }
   check(config);
   at::set_num_threads(config.train.num_threads);
-  if (config.train.device == "cuda") at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  if (config.train.device == "cuda") {
+    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8",
+           /*overwrite=*/0);  // cuBLAS repeats its sums with a fixed workspace only
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);  // a third of all launches, to find bugs with
+  }
   return Run(std::move(config), options).train();
 }
 
@@ -400,6 +406,7 @@ bool is_finished(const fs::path& run, const Config& config) {
   const Config theirs = config_from_json(state["config"]);
   mine.model.trunk.vocab_size = theirs.model.trunk.vocab_size;  // resolved from the data when the run started
   mine.train.num_threads = theirs.train.num_threads;
+  mine.train.device = theirs.train.device;
   if (!mine.router.init.empty()) mine.model.domain_router = theirs.model.domain_router;
   return to_json(mine) == to_json(theirs);
 }
