@@ -37,8 +37,8 @@ class Results:
         seen: dict[object, tuple[str, str]] = {}
         for path in sorted(folder.glob("*.json")):
             result = json.loads(path.read_text())
-            length = (result["seed"], result["steps"])
-            for what, key in (("data_hash", "data"), ("suite_hash", "suite"), ("batch_hash", length)):
+            drawn = (result["seed"], result["steps"], json.dumps(result["config"]["data"], sort_keys=True))
+            for what, key in (("data_hash", "data"), ("suite_hash", "suite"), ("batch_hash", drawn)):
                 first = seen.setdefault((what, key), (result[what], path.name))
                 if first[0] != result[what]:
                     raise SystemExit(f"error: {path.name} and {first[1]} differ in {what}: they are not comparable\n"
