@@ -14,7 +14,7 @@ import compare_report  # noqa: E402
 DOMAINS = compare_report.DOMAINS
 
 
-def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", domains=DOMAINS, has_spliced=True):
+def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", domains=DOMAINS, has_spliced=True, splice_share=0.1):
     """Bits = factor x what the document costs; the same documents for every variant."""
     rng = np.random.default_rng(7)
     cost = {d: 2000 * (1 + rng.random(30)) for d in ("spliced", "cross", *DOMAINS)}
@@ -31,7 +31,7 @@ def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", do
     mean = {d: float(cost[d].sum() * (factor + noise) / (30 * size)) for d in cost}
     accuracies = {**{t: accuracy for t in compare_report.TASKS}, "mean": accuracy}
     result = {"variant": variant, "seed": seed, "steps": 10, "tokens": 40960, "total_parameters": 7, "active_parameters": 3, "data_hash": "d",
-              "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"], "spliced_bpb": mean["spliced"],
+              "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "config": {"data": {"splice_share": splice_share}}, "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"], "spliced_bpb": mean["spliced"],
               "cross_accuracy": accuracies, "cross_accuracy_by_gain": accuracies, "items": {t: 400 for t in compare_report.TASKS},
               "curve": [{"tokens": t, "bpb": {d: 3 - t / 1e5 for d in DOMAINS}, "mean": 3 - t / 1e5} for t in (10000, 20000, 40960)], "details": details}
     if not has_spliced:  # made before there was such text
@@ -99,6 +99,21 @@ def test_results_of_other_batches_are_refused(out):
     write_result(out / "results", "flat-24", 1, 1.0, batch_hash="other")
     with pytest.raises(SystemExit, match="batch_hash"):
         run(out)
+
+
+def test_a_variant_that_draws_other_text_has_other_batches(out):
+    write_result(out / "results", "no-splices", 1, 1.0, batch_hash="other", splice_share=0.0)
+    run(out)
+    assert "| no-splices, 1 |" in (out / "README.md").read_text()
+
+
+def test_a_plan_without_ablations_gives_a_page_without_them(out):
+    plan = out / "plan.json"
+    plan.write_text(json.dumps({"core": {"seeds": [1], "variants": {"mhc-75-100": {}, "flat-32": {}}}}))
+    assert compare_report.main(["--out", str(out), "--plan", str(plan)]) == 0
+    page = (out / "README.md").read_text()
+    assert "missing" not in page and "Ablations" not in page and "flat-24" not in page
+    assert {r["theirs"] for r in json.loads((out / "criteria.json").read_text())} == {"flat-32"} and not (out / "ablations.svg").exists()
 
 
 def test_without_any_result_everything_is_missing(tmp_path):

@@ -155,7 +155,7 @@ Json result_of(const Arguments& args, const Planned& p, const Config& config, co
                {"commit", trained_by},
                {"evaluated_at", commit()},
                {"date", date_today()},
-               {"machine", machine_name()},
+               {"machine", config.train.device == "cuda" ? gpu_name() + ", " + machine_name() : machine_name()},
                {"steps", state.at("step")},
                {"tokens", state.at("tokens")},
                {"total_parameters", parameters.total()},

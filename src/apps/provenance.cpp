@@ -33,6 +33,11 @@ std::string commit() {
 
 std::string date_today() { return first_line_of("date +%Y-%m-%d"); }
 
+std::string gpu_name() {
+  const std::string name = first_line_of("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null");
+  return name.empty() ? "unknown GPU" : name;
+}
+
 std::string machine_name() {
   std::string model = "unknown CPU";
   read_lines("/proc/cpuinfo", [&](std::string_view line, int64_t) {
