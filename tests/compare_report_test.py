@@ -31,7 +31,7 @@ def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", do
     mean = {d: float(cost[d].sum() * (factor + noise) / (30 * size)) for d in cost}
     accuracies = {**{t: accuracy for t in compare_report.TASKS}, "mean": accuracy}
     result = {"variant": variant, "seed": seed, "steps": 10, "tokens": 40960, "total_parameters": 7, "active_parameters": 3, "data_hash": "d",
-              "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "config": {"data": {"splice_share": splice_share}}, "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"], "spliced_bpb": mean["spliced"],
+              "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "config": {"data": {"splice_share": splice_share}, "train": {"device": "cpu"}}, "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"], "spliced_bpb": mean["spliced"],
               "cross_accuracy": accuracies, "cross_accuracy_by_gain": accuracies, "items": {t: 400 for t in compare_report.TASKS},
               "curve": [{"tokens": t, "bpb": {d: 3 - t / 1e5 for d in DOMAINS}, "mean": 3 - t / 1e5} for t in (10000, 20000, 40960)], "details": details}
     if not has_spliced:  # made before there was such text

@@ -38,7 +38,7 @@ class Results:
         seen: dict[object, tuple[str, str]] = {}
         for path in sorted(folder.glob("*.json")):
             result = json.loads(path.read_text())
-            drawn = (result["seed"], result["steps"], json.dumps(result["config"]["data"], sort_keys=True))
+            drawn = (result["seed"], result["steps"], json.dumps({k: v for k, v in result["config"]["data"].items() if k != "path"}, sort_keys=True))
             for what, key in (("data_hash", "data"), ("suite_hash", "suite"), ("batch_hash", drawn)):
                 first = seen.setdefault((what, key), (result[what], path.name))
                 if first[0] != result[what]:
@@ -234,11 +234,21 @@ def variant_table(names: list[str], results: Results, speeds: dict) -> list[str]
 
 
 def per_seed_table(names: list[str], results: Results) -> list[str]:
-    lines = head(["variant, seed", *DOMAINS, "mean", "cross", *[f"{t} %" for t in TASKS], "batches", "commit"])
+    lines = head(["variant, seed", *DOMAINS, "mean", "cross", *[f"{t} %" for t in TASKS], "batches", "device", "commit"])
     for name in names:
         for r in results[name] if name in results else []:
             lines.append(row([f"{name}, {r['seed']}", *[f"{r['bpb'][d]:.4f}" for d in DOMAINS], f"{mean_bpb(r):.4f}", f"{r['cross_bpb']:.4f}",
-                              *[f"{100 * r['cross_accuracy'][t]:.1f}" for t in TASKS], r["batch_hash"][:8], r["commit"]]))
+                              *[f"{100 * r['cross_accuracy'][t]:.1f}" for t in TASKS], r["batch_hash"][:8], r["config"]["train"]["device"], r["commit"]]))
+    return lines
+
+
+def pair_table(others: list[str], results: Results) -> list[str]:
+    """mhc-75-100's change against each of the others that it shares seeds with."""
+    lines = head(["mhc-75-100 against", "seeds", "mean bits/byte", "by seed", "cross bits/byte", "choices"])
+    for name in others:
+        if pairs := results.pair("mhc-75-100", name):
+            by_seed = ", ".join(f"{100 * (mean_bpb(a) / mean_bpb(b) - 1):+.2f}" for a, b in pairs)
+            lines.append(row([name, str(len(pairs)), shown(change_of(pairs, "mean")), by_seed, *[shown(change_of(pairs, w)) for w in ("cross", "accuracy")]]))
     return lines
 
 
@@ -287,12 +297,12 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     speeds = timing.get("variants", {})
     counts = next((r["items"] for v in results.by_variant.values() for r in v.values()), {})
     text = ["# mHC against its baselines", "",
-            "Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. All variants: the same tokens in the",
+            "Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. All variants (but `no-splices`, which draws other text): the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
             f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
-    text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", "", "## To reach", "",
+    text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table([n for n in core if n != "mhc-75-100"], results) + ["", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.",
             ""]
     text += criteria_table(rows)

@@ -139,6 +139,15 @@ def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dic
     return svg_page(left + width + 150, height + 90, out, "loss against time of the routers")
 
 
+def confirmed(group: dict, results: Results) -> list[str]:
+    """Of the runs at more components: each progressive one's change against the monolithic one."""
+    found = {ours: results.pair(ours, theirs) for ours, theirs in against(group).items()}
+    if not any(found.values()):
+        return []
+    changes = [f"{ours} {shown(bpb_change(pairs, 'heldout', DOMAINS))}" for ours, pairs in found.items() if pairs]
+    return ["", "Confirming runs at more components, bits per byte against the monolithic one of as many (intervals over documents): " + "; ".join(changes) + "."]
+
+
 def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], costs: list[str]) -> str:
     ms = timing.get("ms", {})
     measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians, each progressive router in turns with a monolithic one (a monolithic one's first time is shown)" if ms else "not measured yet"
@@ -172,7 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--time", action="store_true", help="measure the routers' times first")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
-    plan = json.loads((given.configs / "plan.json").read_text())["sweep"]
+    groups = json.loads((given.configs / "plan.json").read_text())
+    plan = groups["sweep"]
     names = {k: [n for n in plan["variants"] if n.startswith(k)] for k in KINDS}
     given.out.mkdir(parents=True, exist_ok=True)
     timing_file = given.out / "routers_timing.json"
@@ -185,7 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
             pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "31", "--threads", str(given.threads))
             timing["chosen"] = {"names": chosen, **pair}
         timing_file.write_text(json.dumps(timing, indent=1) + "\n")
-    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen, suite_regret(given.out)))
+    costs = confirmed(groups.get("confirm", {"variants": {}}), results) + suite_regret(given.out)
+    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen, costs))
     (given.out / "sweep.svg").write_text(figure(names, loss, timing.get("ms", {}), chosen))
     (given.out / "summary.json").write_text(json.dumps({"variants": loss, "chosen": chosen, "timing": timing}, indent=1) + "\n")
     print(f"{len(loss)} of {sum(map(len, names.values()))} routers have results; chosen: {chosen or 'none yet'}; written to {given.out}")

@@ -80,19 +80,10 @@ Config config_of(const Arguments& args, const Planned& p) {
   return load_config(fs::path(args.folder) / (p.variant + ".json"), overrides);
 }
 
-// What changes the result of a run: not how often something is printed or saved, nor where it is computed.
-std::string hash_of_run(const Config& config) {
-  Json json = to_json(config);
-  for (const char* key :
-       {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads", "device"})
-    json["train"].erase(key);
-  return config_hash(json);
-}
-
 // By what the result's config means to today's reader: a key that came later has its default there.
 bool is_of_run(const Json& result, const Config& config) {
   try {
-    return hash_of_run(config_from_json(result.at("config"))) == hash_of_run(config);
+    return what_is_trained(config_from_json(result.at("config"))) == what_is_trained(config);
   } catch (const std::exception&) {  // no config, or one that is refused today
     return false;
   }
@@ -155,14 +146,14 @@ Json result_of(const Arguments& args, const Planned& p, const Config& config, co
                {"commit", trained_by},
                {"evaluated_at", commit()},
                {"date", date_today()},
-               {"machine", config.train.device == "cuda" ? gpu_name() + ", " + machine_name() : machine_name()},
+               {"machine", machine_name(config.train.device)},
                {"steps", state.at("step")},
                {"tokens", state.at("tokens")},
                {"total_parameters", parameters.total()},
                {"active_parameters", parameters.active()},
                {"data_hash", shards.hash()},
                {"batch_hash", batch_hash},
-               {"config_hash", hash_of_run(config)},
+               {"config_hash", config_hash(what_is_trained(config))},
                {"config", to_json(config)}};
   json.update(to_json(results, suite));
   json["curve"] = learning_curve(run);
@@ -268,7 +259,9 @@ void time_variants(const Arguments& args, std::vector<Planned> plan) {
     }
   }
   fs::remove_all(runs);
-  Json json = {{"machine", machine_name()}, {"commit", commit()}, {"date", date_today()}, {"variants", Json::object()}};
+  const std::string device = config_of(args, plan.front()).train.device;
+  Json json = {
+      {"machine", machine_name(device)}, {"commit", commit()}, {"date", date_today()}, {"variants", Json::object()}};
   for (auto& [variant, values] : speeds) {
     std::sort(values.begin(), values.end());
     json["variants"][variant] = {{"tokens_per_s", values[values.size() / 2]}, {"steps", values.size()}};

@@ -33,19 +33,16 @@ std::string commit() {
 
 std::string date_today() { return first_line_of("date +%Y-%m-%d"); }
 
-std::string gpu_name() {
-  const std::string name = first_line_of("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null");
-  return name.empty() ? "unknown GPU" : name;
-}
-
-std::string machine_name() {
+std::string machine_name(const std::string& device) {
   std::string model = "unknown CPU";
   read_lines("/proc/cpuinfo", [&](std::string_view line, int64_t) {
     if (!line.starts_with("model name")) return true;
     model = line.substr(line.find(':') + 2);
     return false;
   });
-  return fmt::format("{}, {} cores", model, num_cpus());
+  const std::string gpu =
+      device == "cuda" ? first_line_of("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null") + ", " : "";
+  return fmt::format("{}{}, {} cores", gpu, model, num_cpus());
 }
 
 }  // namespace tessera

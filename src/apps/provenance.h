@@ -6,7 +6,7 @@ namespace tessera {
 
 std::string commit();        // short hash of HEAD, "+" behind it when tracked files differ; "" outside of git
 std::string date_today();    // 2026-11-24
-std::string machine_name();  // "AMD EPYC 7763, 2 cores"
-std::string gpu_name();      // "NVIDIA H100 80GB HBM3": asks nvidia-smi
+// "AMD EPYC 7763, 2 cores"; of the device "cuda" "NVIDIA H100 80GB HBM3, ..." (nvidia-smi knows).
+std::string machine_name(const std::string& device = "cpu");
 
 }  // namespace tessera

@@ -12,8 +12,8 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
 // Rows sorted by group, and where each lies in a [groups, busiest group's rows] rectangle, so that the products of all
-// groups are one batched product: a loop over groups would cost a launch each. The balance of load keeps the rectangle
-// within about twice the rows.
+// groups are one batched product: a loop over groups would cost a launch each. The rectangle is as many times the
+// rows as the busiest group is busier than the mean: about twice when load is balanced, N/K at most.
 struct Groups {
   int64_t count = 0, height = 0;
   at::Tensor place_P;  // of each row in the rectangle
@@ -100,7 +100,7 @@ Permutation permute(const at::Tensor& ids_SK, int64_t num_components, const std:
 
 // Sums of rows: out[i] = sum over k of rows[index[i, k]].
 at::Tensor gather_sum(const at::Tensor& rows, const at::Tensor& index_IK) {
-  return rows.index_select(0, index_IK.reshape({-1})).view({index_IK.size(0), index_IK.size(1), -1}).sum(1);
+  return rows.index_select(0, index_IK.reshape({-1})).view({index_IK.size(0), index_IK.size(1), rows.size(1)}).sum(1);
 }
 
 struct ComponentLayerFunction : torch::autograd::Function<ComponentLayerFunction> {

@@ -1,5 +1,5 @@
-// The component layer of DESIGN section 2 as one differentiable function: one permutation of the tokens, one matrix
-// product a component and direction, base banks computed once a token. It takes a choice and never calls a router.
+// The component layer of DESIGN section 2 as one differentiable function: one permutation of the tokens, the products
+// of all components in one batch, base banks computed once a token. It takes a choice and never calls a router.
 #pragma once
 #include <vector>
 
@@ -16,11 +16,12 @@ struct ComponentWeights {
 };
 
 // y = sum over k of weights_SK[:, k] * component_{ids_SK[:, k]}(x). x_SD [S, D], ids_SK int64 (distinct in a row).
-// Differentiable in x, weights_SK and the three stacks; components and banks that no token chose are neither read nor
-// computed.
+// Differentiable in x, weights_SK and the three stacks; components and banks that no token chose don't matter,
+// whatever their weights.
 at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
                            const ComponentWeights& weights);
-// The same on the CPU kernels, for f32 and bf16; component_layer calls it where it applies.
+// The same on the CPU kernels, for f32 and bf16, a product a component: what no token chose is not even read.
+// component_layer calls it where it applies.
 at::Tensor component_layer_cpu(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
                                const ComponentWeights& weights);
 

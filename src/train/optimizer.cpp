@@ -33,7 +33,7 @@ bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
          !name.ends_with("router_gate");
 }
 
-// Matrices that lie one under the other in one of this name.
+// How many matrices lie one under the other in a parameter of this name.
 int64_t blocks_of(const std::string& name) { return name.ends_with("gate_up") ? 2 : 1; }
 
 constexpr double kMuonMomentum = 0.95;
@@ -164,37 +164,37 @@ void Optimizer::muon_step(Group& group, double lr) {
   for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
   at::_foreach_mul_(group.m, kMuonMomentum);
   at::_foreach_add_(group.m, grads);
-  const std::vector<at::Tensor> nesterov = at::_foreach_add(grads, group.m, kMuonMomentum);
   // Matrices that are stored as one are updated as what they are: gate and up, and the parts of an output matrix that
   // read the bank and the component's own units. All of one shape go through together.
-  std::map<std::vector<int64_t>, std::vector<at::Tensor>> parts_by_shape;  // [..., rows, columns] of each parameter
-  std::vector<std::vector<std::pair<std::vector<int64_t>, size_t>>> parts_of(grads.size());
+  std::vector<std::vector<at::Tensor>> parts(grads.size());  // of each parameter: [matrices, rows, columns]
   for (size_t i = 0; i < grads.size(); ++i) {
-    for (const at::Tensor& part : nesterov[i].tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
-      if (part.size(-1) == 0) continue;
-      const at::Tensor matrices = part.unflatten(-2, {blocks_of(group.names[i]), -1}).flatten(0, -3);
-      const std::vector<int64_t> shape = {matrices.size(1), matrices.size(2)};
-      parts_of[i].push_back({shape, parts_by_shape[shape].size()});
-      parts_by_shape[shape].push_back(matrices);
+    const at::Tensor nesterov = grads[i].add(group.m[i], kMuonMomentum);
+    for (const at::Tensor& part : nesterov.tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
+      if (part.size(-1) > 0) parts[i].push_back(part.unflatten(-2, {blocks_of(group.names[i]), -1}).flatten(0, -3));
     }
   }
-  for (auto& [shape, parts] : parts_by_shape) {
-    std::vector<int64_t> counts;
-    for (const at::Tensor& part : parts) counts.push_back(part.size(0));
-    parts = orthogonalised(at::cat(parts)).split_with_sizes(counts);
+  std::map<std::pair<int64_t, int64_t>, std::vector<at::Tensor*>> of_shape;
+  for (auto& of_parameter : parts) {
+    for (at::Tensor& part : of_parameter) of_shape[{part.size(1), part.size(2)}].push_back(&part);
+  }
+  for (auto& [shape, places] : of_shape) {
+    std::vector<at::Tensor> matrices;
+    for (const at::Tensor* part : places) matrices.push_back(*part);
+    const at::Tensor together = orthogonalised(at::cat(matrices));
+    int64_t begin = 0;
+    for (at::Tensor* part : places) {
+      const int64_t count = part->size(0);
+      *part = together.narrow(0, begin, count);
+      begin += count;
+    }
   }
   for (size_t i = 0; i < grads.size(); ++i) {
     at::Tensor& parameter = group.parameters[i];
-    std::vector<at::Tensor> parts;
-    std::vector<int64_t> shape = parameter.sizes().vec();
-    for (const auto& [key, place] : parts_of[i]) {
-      shape.back() = key[1];
-      parts.push_back(parts_by_shape[key][place].reshape(shape));
-    }
-    const double scale =
-        0.2 *
-        std::sqrt(static_cast<double>(std::max(parameter.size(-2) / blocks_of(group.names[i]), parameter.size(-1))));
-    parameter.mul_(1 - lr * group.weight_decay).add_(parts.size() == 1 ? parts[0] : at::cat(parts, -1), -lr * scale);
+    const at::Tensor update = (parts[i].size() == 1 ? parts[i][0] : at::cat(parts[i], -1)).reshape(parameter.sizes());
+    const int64_t rows = parameter.size(-2) / blocks_of(group.names[i]);
+    const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(rows, parameter.size(-1))));
+    parameter.mul_(1 - lr * group.weight_decay).add_(update, -lr * scale);
+    parts[i].clear();
   }
 }
 

@@ -193,8 +193,8 @@ at::Tensor ComponentChooser::log_prior(const DomainPlan& domains) const {
   return pi.index_select(1, at::tensor(column, at::kLong)).index_select(0, rows_.chunk_id_S.to(at::kCPU));
 }
 
-// A head that no token of the batch may choose from is neither read nor computed; one that some may, for those alone,
-// except where a launch costs more than the products that it saves.
+// A head that no token of the batch may choose from is neither read nor computed; one that some may, for those alone;
+// on the CPU only: elsewhere a launch costs more than the products that it would save.
 at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
   const Architecture& a = architecture_;
   const size_t num_routed = routed_domains(a.hierarchy).size();
@@ -211,7 +211,7 @@ at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
       }
       everywhere = where.size() == chunk_S_.size();
     }
-    routed += !domain.always;
+    if (!domain.always) ++routed;
     const int64_t width = layers * domain.num_components;
     at::Tensor scores;
     if (everywhere) {

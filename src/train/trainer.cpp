@@ -180,15 +180,8 @@ Run::Run(Config config, const TrainOptions& options)
 
 void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
-  Json mine = to_json(config_),
-       theirs = to_json(config_from_json(state.at("config")));  // keys that are new since then have their defaults
-  // What may differ when a run goes on: how long, how often things are printed, kept and saved, on what and on how many
-  // threads.
-  for (const char* key : {"steps", "eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every",
-                          "num_threads", "device"}) {
-    mine["train"].erase(key);
-    theirs["train"].erase(key);
-  }
+  Json mine = what_is_trained(config_), theirs = what_is_trained(config_from_json(state.at("config")));
+  for (Json* json : {&mine, &theirs}) (*json)["train"].erase("steps");  // how long may differ when a run goes on
   if (mine != theirs) {
     const Json difference = Json::diff(theirs, mine);
     throw Error(
@@ -367,6 +360,14 @@ TrainResult Run::train() {
 
 }  // namespace
 
+Json what_is_trained(const Config& config) {
+  Json json = to_json(config);
+  for (const char* key :
+       {"eval_every", "eval_bytes", "checkpoint_every", "keep_checkpoints", "log_every", "num_threads", "device"})
+    json["train"].erase(key);
+  return json;
+}
+
 TrainResult train(Config config, const TrainOptions& options) {
   const ShardSet shards(config.data.path, /*verify_hashes=*/false);
   if (!options.add_domain.empty()) {
@@ -389,10 +390,11 @@ TrainResult train(Config config, const TrainOptions& options) {
   check(config);
   at::set_num_threads(config.train.num_threads);
   if (config.train.device == "cuda") {
-    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8",
-           /*overwrite=*/0);  // cuBLAS repeats its sums with a fixed workspace only
+    // cuBLAS repeats its sums with a fixed workspace only.
+    setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
-    at::globalContext().setDeterministicFillUninitializedMemory(false);  // a third of all launches, to find bugs with
+    // It would also write every new tensor, to show reads of unset memory: a third of all launches.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
   }
   return Run(std::move(config), options).train();
 }
@@ -405,10 +407,8 @@ bool is_finished(const fs::path& run, const Config& config) {
   Config mine = config;
   const Config theirs = config_from_json(state["config"]);
   mine.model.trunk.vocab_size = theirs.model.trunk.vocab_size;  // resolved from the data when the run started
-  mine.train.num_threads = theirs.train.num_threads;
-  mine.train.device = theirs.train.device;
   if (!mine.router.init.empty()) mine.model.domain_router = theirs.model.domain_router;
-  return to_json(mine) == to_json(theirs);
+  return what_is_trained(mine) == what_is_trained(theirs);
 }
 
 }  // namespace tessera

@@ -27,6 +27,10 @@ struct TrainResult {
 // non-finite loss or gradient, before the update, naming the step and the batch.
 TrainResult train(Config config, const TrainOptions& options);
 
+// The configuration without what changes a result by rounding at most: how often things are printed, evaluated and
+// saved, on what and on how many threads.
+Json what_is_trained(const Config& config);
+
 // Whether this folder holds a finished run of this very configuration.
 bool is_finished(const std::filesystem::path& run, const Config& config);
 
