@@ -242,13 +242,16 @@ def per_seed_table(names: list[str], results: Results) -> list[str]:
     return lines
 
 
-def pair_table(others: list[str], results: Results) -> list[str]:
-    """mhc-75-100's change against each of the others that it shares seeds with."""
-    lines = head(["mhc-75-100 against", "seeds", "mean bits/byte", "by seed", "cross bits/byte", "choices"])
-    for name in others:
-        if pairs := results.pair("mhc-75-100", name):
-            by_seed = ", ".join(f"{100 * (mean_bpb(a) / mean_bpb(b) - 1):+.2f}" for a, b in pairs)
-            lines.append(row([name, str(len(pairs)), shown(change_of(pairs, "mean")), by_seed, *[shown(change_of(pairs, w)) for w in ("cross", "accuracy")]]))
+def pair_table(core: list[str], results: Results) -> list[str]:
+    """Changes of mhc-75-100 against every core variant, and of the two that share less against its three rivals."""
+    rivals = {"mhc-75-100": [n for n in core if n != "mhc-75-100"]}
+    rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("less-sharing", "shared-by-two")}
+    lines = head(["variant", "against", "seeds", "mean bits/byte", "by seed", "cross bits/byte", "choices"])
+    for ours, others in rivals.items():
+        for theirs in others:
+            if pairs := results.pair(ours, theirs):
+                by_seed = ", ".join(f"{100 * (mean_bpb(a) / mean_bpb(b) - 1):+.2f}" for a, b in pairs)
+                lines.append(row([ours, theirs, str(len(pairs)), shown(change_of(pairs, "mean")), by_seed, *[shown(change_of(pairs, w)) for w in ("cross", "accuracy")]]))
     return lines
 
 
@@ -302,7 +305,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
             f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
-    text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table([n for n in core if n != "mhc-75-100"], results) + ["", "## To reach", "",
+    text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.",
             ""]
     text += criteria_table(rows)
