@@ -2,7 +2,7 @@
 
     python tools/compare_report.py                       # reads reports/compare/results, writes reports/compare
     python tools/compare_report.py --results DIR --out DIR
-    python tools/compare_report.py --plan configs/compare-20m/plan.json --out reports/compare-20m
+    python tools/compare_report.py --plan configs/compare-20m/plan.json    # writes reports/compare-20m
 
 Writes README.md (tables, criteria), summary.json, criteria.json, curves.svg and ablations.svg. What has no result is
 shown as missing. Intervals: 95 %, paired bootstrap (percentile) over documents (or items) and seeds together.
@@ -252,7 +252,7 @@ def pair_table(core: list[str], results: Results) -> list[str]:
             if pairs := results.pair(ours, theirs):
                 by_seed = ", ".join(f"{100 * (mean_bpb(a) / mean_bpb(b) - 1):+.2f}" for a, b in pairs)
                 lines.append(row([ours, theirs, str(len(pairs)), shown(change_of(pairs, "mean")), by_seed, *[shown(change_of(pairs, w)) for w in ("cross", "accuracy")]]))
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def ablation_rows(group: dict, results: Results) -> list[dict]:
@@ -261,16 +261,16 @@ def ablation_rows(group: dict, results: Results) -> list[dict]:
         if "against" not in about:
             continue
         pairs = results.pair(name, about["against"])
-        rows.append({"variant": name, "against": about["against"], "about": about.get("about", ""),
+        rows.append({"variant": name, "against": about["against"], "about": about.get("about", ""), "seeds": len(pairs),
                      **({w: change_of(pairs, w) for w in ("mean", "cross", "accuracy")} if pairs else {})})
     return rows
 
 
 def ablation_table(rows: list[dict]) -> list[str]:
-    lines = head(["variant", "against", "what", "mean bits/byte", "cross bits/byte", "choices"])
+    lines = head(["variant", "against", "what", "seeds", "mean bits/byte", "cross bits/byte", "choices"])
     for r in rows:
         figures = [shown(r[w]) if w in r else "missing" for w in ("mean", "cross", "accuracy")]
-        lines.append(row([r["variant"], r["against"], r["about"], *figures]))
+        lines.append(row([r["variant"], r["against"], r["about"], str(r["seeds"]), *figures]))
     return lines
 
 
@@ -299,8 +299,9 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     core, others = list(plan["core"]["variants"]), [n for g in ("ablations", "sizes") if g in plan for n in plan[g]["variants"]]
     speeds = timing.get("variants", {})
     counts = next((r["items"] for v in results.by_variant.values() for r in v.values()), {})
+    everyone = "All variants but `no-splices`, which draws other text" if "no-splices" in results else "All variants"
     text = ["# mHC against its baselines", "",
-            "Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. All variants (but `no-splices`, which draws other text): the same tokens in the",
+            f"Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. {everyone}: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
             f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
@@ -317,7 +318,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     by_gain = shown(accuracy_change(pairs, "choices_by_gain")) if pairs else "missing"
     text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain} (by gain: {by_gain}); the published claim is +{PUBLISHED_GAIN:.0f} %."]
     if "ablations" in plan:
-        text += ["", "## Ablations", "", "One seed, 2M tokens unless it says otherwise; the interval is over documents alone.", ""]
+        text += ["", "## Ablations", "", "2M tokens unless it says otherwise; of one seed the interval is over documents alone.", ""]
         text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
     if "sizes" in plan:
         text += ["", "## Does the gap grow with size?", "", "mhc-75-100 against flat-32 at 2M tokens.", ""] + size_table(results)
@@ -328,9 +329,10 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, help="folder of result files (default: OUT/results)")
-    parser.add_argument("--out", type=Path, default=ROOT / "reports/compare")
+    parser.add_argument("--out", type=Path, help="default: reports/ and the name of the plan's folder")
     parser.add_argument("--plan", type=Path, default=ROOT / "configs/compare/plan.json")
     given = parser.parse_args(arguments)
+    given.out = given.out or ROOT / "reports" / given.plan.resolve().parent.name
     plan = json.loads(given.plan.read_text())
     results = Results(given.results or given.out / "results")
     timing_file = given.out / "timing.json"

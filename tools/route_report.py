@@ -148,7 +148,7 @@ def confirmed(group: dict, results: Results) -> list[str]:
     return ["", "Confirming runs at more components, bits per byte against the monolithic one of as many (intervals over documents): " + "; ".join(changes) + "."]
 
 
-def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], costs: list[str]) -> str:
+def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], more: list[str]) -> str:
     ms = timing.get("ms", {})
     measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians, each progressive router in turns with a monolithic one (a monolithic one's first time is shown)" if ms else "not measured yet"
     text = ["# How wide and deep must a router be?", "",
@@ -171,7 +171,7 @@ def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, 
         text.append(f"Progressive to monolithic, these two in turns: {pair['ratio_prefill512']:.2f} for 512 tokens, {pair['ratio_prefill4096']:.2f} for 4,096, "
                     f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general, 512 tokens: "
                     + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair["by_components"].items()) + ".")  # fmt: skip
-    return "\n".join(text + costs) + "\n"
+    return "\n".join(text + more) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -195,8 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
             pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "31", "--threads", str(given.threads))
             timing["chosen"] = {"names": chosen, **pair}
         timing_file.write_text(json.dumps(timing, indent=1) + "\n")
-    costs = confirmed(groups.get("confirm", {"variants": {}}), results) + suite_regret(given.out)
-    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen, costs))
+    more = confirmed(groups.get("confirm", {"variants": {}}), results) + suite_regret(given.out)
+    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen, more))
     (given.out / "sweep.svg").write_text(figure(names, loss, timing.get("ms", {}), chosen))
     (given.out / "summary.json").write_text(json.dumps({"variants": loss, "chosen": chosen, "timing": timing}, indent=1) + "\n")
     print(f"{len(loss)} of {sum(map(len, names.values()))} routers have results; chosen: {chosen or 'none yet'}; written to {given.out}")

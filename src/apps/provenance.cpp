@@ -41,7 +41,9 @@ std::string machine_name(const std::string& device) {
     return false;
   });
   const std::string gpu =
-      device == "cuda" ? first_line_of("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null") + ", " : "";
+      device == "cuda"
+          ? first_line_of("nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null || echo a GPU") + ", "
+          : "";
   return fmt::format("{}{}, {} cores", gpu, model, num_cpus());
 }
 

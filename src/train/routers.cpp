@@ -219,7 +219,7 @@ at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
     } else if (where.empty()) {
       scores = at::zeros({tokens, width}, x_SD.options());
     } else {
-      const at::Tensor index = at::tensor(where, at::kLong).to(x_SD.device());
+      const at::Tensor index = at::tensor(where, at::kLong);
       scores =
           at::zeros({tokens, width}, x_SD.options())
               .index_copy(0, index,

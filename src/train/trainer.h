@@ -31,7 +31,7 @@ TrainResult train(Config config, const TrainOptions& options);
 // saved, on what and on how many threads.
 Json what_is_trained(const Config& config);
 
-// Whether this folder holds a finished run of this very configuration.
+// Whether this folder holds a finished run of what this configuration trains.
 bool is_finished(const std::filesystem::path& run, const Config& config);
 
 }  // namespace tessera
