@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from compare_figures import COLORS, GRID, INK, svg_page, svg_text, ticks  # noqa: E402
-from compare_report import DOMAINS, Results, bpb_change, head, mean_bpb, mean_sd, pm, row, shown  # noqa: E402
+from compare_report import DOMAINS, Results, bpb_change, head, mean_bpb, mean_sd, pm, row, shown, shown_pair  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("progressive", "monolithic")
@@ -141,11 +141,8 @@ def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dic
 
 def confirmed(group: dict, results: Results) -> list[str]:
     """Of the runs at more components: each progressive one's change against the monolithic one."""
-    found = {ours: results.pair(ours, theirs) for ours, theirs in against(group).items()}
-    if not any(found.values()):
-        return []
-    changes = [f"{ours} {shown(bpb_change(pairs, 'heldout', DOMAINS))}" for ours, pairs in found.items() if pairs]
-    return ["", "Confirming runs at more components, bits per byte against the monolithic one of as many (intervals over documents): " + "; ".join(changes) + "."]
+    changes = [f"{ours} {shown_pair(results, ours, theirs)}" for ours, theirs in against(group).items() if results.pair(ours, theirs)]
+    return [] if not changes else ["", "Confirming runs at more components, bits per byte against the monolithic one of as many (intervals over documents): " + "; ".join(changes) + "."]
 
 
 def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], more: list[str]) -> str:

@@ -129,7 +129,7 @@ Json result_of(const Arguments& args, const Planned& p, const Config& config, co
   }
   const ModelFolder folder = open_model(run);
   const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
-  const Model model = load_model(run, config.train.device, at::kFloat);
+  const Model model(folder.architecture, Parameters(folder, at::kFloat, device_named(config.train.device)), at::kFloat);
   at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
   ModelScorer scorer(model);
   Progress progress("evaluate " + run_name(p), 30);
@@ -178,7 +178,7 @@ std::string commit_of_run(const fs::path& run) {
 bool add_spliced(Json& result, const fs::path& run, const Config& config, const Suite& suite) {
   if (result.value("spliced_hash", "") == suite.spliced_hash || !is_finished(run, config)) return false;
   const ModelFolder folder = open_model(run);
-  const Model model = load_model(run, config.train.device, at::kFloat);
+  const Model model(folder.architecture, Parameters(folder, at::kFloat, device_named(config.train.device)), at::kFloat);
   at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
   ModelScorer scorer(model);
   EvaluateOptions options;
