@@ -244,19 +244,20 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
     h, actives = model["hierarchy"], [active_parameters(m, work) for m in (flat_of(shape, EXPERTS), model)]
     print(f"  active parameters: flat {actives[0]:,}, mhc {actives[1]:,} (Fb {h['base_width']}, Fu {h['unique_width']})")
     print(f"  peer's own GEMM peak {peak_theirs:.0f} GFLOPS; its best is {best_name}, {rates[best_name] * gflops / peak_theirs:.1%} of it")
-    parts = sides["ours"].results[-1]["parts"]
-    total = sides["ours"].results[-1]["seconds"]
-    print(f"  where a step of ours goes ({1e3 * total:.0f} ms):")
-    for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
-        print(f"    {name:26} {1e3 * seconds:7.1f} ms {seconds / total:6.1%}")
-    print(f"    {'the rest':26} {1e3 * (total - sum(parts.values())):7.1f} ms {1 - sum(parts.values()) / total:6.1%}")
+    profiles = {name: sides[name].results[-1] for name in ("ours", "mhc")}
+    print(f"  where a step goes, ms:     {'flat':>9}{'mhc':>9}")
+    parts = {n: [p["parts"].get(n, 0) for p in profiles.values()] for n in profiles["ours"]["parts"] | profiles["mhc"]["parts"]}
+    parts["the rest"] = [p["seconds"] - sum(p["parts"].values()) for p in profiles.values()]
+    parts["all"] = [p["seconds"] for p in profiles.values()]
+    for name, seconds in sorted(parts.items(), key=lambda item: -item[1][0]):
+        print(f"    {name:23}" + "".join(f"{1e3 * s:9.1f}" for s in seconds))
     for side in sides.values():
         side.close()
     return {"ours_tokens_per_s": rates["ours"], "eager_tokens_per_s": rates["eager"], "compiled_tokens_per_s": rates.get("compiled"),
             "ratio": rates["ours"] / rates[best_name], "gemm_peak_share": rates["ours"] * gflops / peak_ours,
             "memory_ratio": memory["ours"] / memory[best_name], "mhc_to_flat": rates["mhc"] / rates["ours"],
             "gemm_peak_gflops": peak_ours, "peer_gemm_peak_gflops": peak_theirs, "first_loss": losses["ours"], "peer_first_loss": losses["eager"],
-            "gemm_peak_precision": "f32", "step_ms": {k: 1e3 * v for k, v in parts.items()}}
+            "gemm_peak_precision": "f32", "step_ms": {name: {k: 1e3 * v for k, v in p["parts"].items()} for name, p in profiles.items()}}
 
 
 def measure_components(args: argparse.Namespace, work: pathlib.Path) -> dict:

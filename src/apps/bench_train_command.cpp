@@ -55,8 +55,13 @@ void serve(const std::string& model_path, int64_t rows, const std::string& token
   targets.assign(inputs.begin(), inputs.end());
   for (size_t i = 0; i < targets.size(); ++i)
     targets[i] = (static_cast<int64_t>(i) + 1) % length == 0 ? -1 : inputs[i + 1];
-  const PackedRows batch = pack_rows(rows, length, inputs, std::vector<int32_t>(inputs.size(), 0), targets, {},
-                                     model.chunk_tokens(), at::kCPU);
+  // Rows of the domains in turn, so that level 1 has its loss and its gradient, as in training.
+  const auto num_domains = static_cast<int64_t>(routed_names(model.architecture().hierarchy).size());
+  std::vector<int32_t> labels(num_domains > 1 ? inputs.size() : 0);
+  for (size_t i = 0; i < labels.size(); ++i)
+    labels[i] = static_cast<int32_t>(static_cast<int64_t>(i) / length % num_domains);
+  const PackedRows batch = pack_rows(rows, length, inputs, std::vector<int32_t>(inputs.size(), 0), targets,
+                                     std::move(labels), model.chunk_tokens(), at::kCPU);
   const double num_targets = static_cast<double>(rows * (length - 1));
   std::cout << "ready" << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
@@ -74,7 +79,7 @@ void serve(const std::string& model_path, int64_t rows, const std::string& token
       const at::Tensor loss =
           linear_cross_entropy_sum(hidden, model.head(), batch.targets_RT.reshape({-1})) / num_targets;
       if (step == 0) first_loss = loss.item<double>();
-      torch::autograd::backward({loss}, {});
+      torch::autograd::backward({add_router_losses(loss, forward, LossConfig(), 1)}, {});
       const double optimizer_begin = now_s();
       optimizer.clip_gradients();
       optimizer.step(config.lr);

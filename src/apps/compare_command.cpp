@@ -93,8 +93,7 @@ bool is_of_run(const Json& result, const Config& config) {
 // The batches of the run again, from the loader alone (a pure function of data, options and seed): a hash over all of
 // them, and where the loader then stands.
 std::pair<std::string, Json> replay_batches(const Config& config, const ShardSet& shards) {
-  Loader loader(shards,
-                {config.model.trunk.context_length, config.data.mix, config.data.splice_share, config.train.seed});
+  Loader loader(shards, loader_options(config));
   std::string hash;
   for (int64_t step = 0; step < config.train.steps; ++step) {
     const Batch batch = loader.next(static_cast<int>(config.train.batch_tokens / config.model.trunk.context_length));

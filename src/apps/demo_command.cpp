@@ -41,8 +41,7 @@ constexpr Prompt kPrompts[] = {
 // The token trigram that saw exactly the tokens of the run: the same loader, the same steps.
 Trigram count_trigram(const Config& config, int64_t steps) {
   const ShardSet shards(config.data.path, /*verify_hashes=*/false);
-  Loader loader(shards,
-                {config.model.trunk.context_length, config.data.mix, config.data.splice_share, config.train.seed});
+  Loader loader(shards, loader_options(config));
   TrigramCounts counts(shards.vocab_size(), shards.bos());
   const int rows = static_cast<int>(config.train.batch_tokens / config.model.trunk.context_length);
   for (int64_t i = 0; i < steps; ++i) counts.add(loader.next(rows));

@@ -15,6 +15,7 @@ struct DataConfig {
   std::string path = "data/small/built";  // a folder that `data build` wrote
   std::map<std::string, double> mix;      // weight by domain, in tokens; empty: in proportion to the data
   double splice_share = 0.1;              // share of tokens in spliced documents
+  double repeat_share = 0;                // share of spliced documents in which a piece comes twice
 };
 
 struct OptimizerConfig {
@@ -67,7 +68,7 @@ struct DistilConfig {  // how `distil` trains level 1
 
 struct RouterConfig {
   std::string
-      init;  // a folder that `distil` wrote: level 1's weights, temperature and margin; they are kept as they are
+      init;  // a folder that `distil` wrote: level 1's weights, calibration and margin; they are kept as they are
   std::vector<std::string> domains;  // that may be active; empty: all
   DistilConfig distil;
 };
@@ -128,6 +129,7 @@ void visit(V&& v, DomainRouter& r) {
   v("margin", r.margin, "a second domain enters when pi1 - pi2 < margin");
   v("hysteresis", r.hysteresis, "and leaves above margin + hysteresis");
   v("temperature", r.temperature, "of pi, from calibration");
+  v("floor", r.floor, "taken off each domain's probability, from calibration");
 }
 template <class V>
 void visit(V&& v, ComponentRouter& r) {
@@ -150,6 +152,7 @@ void visit(V&& v, DataConfig& d) {
   v("path", d.path, "a folder that `data build` wrote");
   v("mix", d.mix, "weight by domain; empty: in proportion to the data");
   v("splice_share", d.splice_share, "share of tokens in spliced documents");
+  v("repeat_share", d.repeat_share, "share of spliced documents in which a piece comes twice: copying is learnt");
 }
 template <class V>
 void visit(V&& v, OptimizerConfig& o) {

@@ -184,6 +184,8 @@ void check(const Architecture& a) {
   require_share("model.domain_router.margin", d.margin);
   require_share("model.domain_router.hysteresis", d.hysteresis);
   require(d.temperature > 0, "config key 'model.domain_router.temperature' must be above 0");
+  require(d.floor >= 0 && d.floor * static_cast<double>(std::max<size_t>(1, routed_names(a.hierarchy).size())) < 1,
+          "config key 'model.domain_router.floor' must be at least 0 and less than one in the number of domains");
   require(c.kind != "trunk" || t.num_dense_layers > 0,
           "config key 'model.component_router.kind': \"trunk\" needs a dense layer before the first component layer",
           "set model.trunk.num_dense_layers=1 and dense_width");
@@ -237,6 +239,7 @@ void check(const Config& config) {
   require_at_least("train.loss.balance_rate", t.loss.balance_rate, 0);
   require_share("train.loss.domain_dropout", t.loss.domain_dropout);
   require_share("data.splice_share", config.data.splice_share);
+  require_share("data.repeat_share", config.data.repeat_share);
   const DistilConfig& d = config.router.distil;
   require_at_least("router.distil.steps", static_cast<double>(d.steps), 1);
   require_at_least("router.distil.texts", d.texts, 1);

@@ -20,10 +20,10 @@ inline Json full_json() {
         "num_active": 3, "num_banks": 2, "base": [1, 0, 1, 0, 1, 0], "base_width": 16, "unique_width": 8,
         "always_on_width": 4},
       "domain_router": {"kind": "encoder", "width": 32, "num_layers": 2, "num_heads": 2, "chunk_tokens": 32,
-                        "window_tokens": 128, "patch_tokens": 4, "own_embedding": true, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5},
+                        "window_tokens": 128, "patch_tokens": 4, "own_embedding": true, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5, "floor": 0.01},
       "component_router": {"kind": "gate", "width": 64, "num_layers": 2, "num_heads": 8, "prior_weight": 0.5,
                            "max_groups": 1}},
-    "data": {"path": "elsewhere", "mix": {"code": 0.75, "prose": 0.25}, "splice_share": 0.2},
+    "data": {"path": "elsewhere", "mix": {"code": 0.75, "prose": 0.25}, "splice_share": 0.2, "repeat_share": 0.3},
     "train": {
       "seed": 18446744073709551615, "device": "cuda", "precision": "bf16", "num_threads": 3, "steps": 20,
       "batch_tokens": 256, "micro_batch_tokens": 128,

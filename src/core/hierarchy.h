@@ -68,6 +68,8 @@ struct DomainRouter {
   double margin = 0.5;         // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis
   double hysteresis = 0.1;
   double temperature = 1.0;  // of pi, from calibration
+  double floor = 0;          // taken off each domain's probability, from calibration: trained on text that may change
+                             // its domain at any chunk, level 1 never lets a domain's probability fall under it
 };
 
 // Level 2: which components, for every layer at once ("planner") or by a linear gate a layer ("gate").

@@ -132,6 +132,7 @@ std::vector<Malformed> malformed_configs() {
       {"chunks of 8 tokens", with("model/domain_router/chunk_tokens", "8"), "chunk_tokens"},
       {"margin above 1", with("model/domain_router/margin", "1.5"), "margin"},
       {"temperature 0", with("model/domain_router/temperature", "0"), "temperature"},
+      {"a negative floor", with("model/domain_router/floor", "-0.1"), "floor"},
       {"eos_tokens is a number", with("eos_tokens", "2"), "eos_tokens"},
       {"an end token that isn't there", with("eos_tokens", "[512]"), "512"},
       {"a negative end token", with("eos_tokens", "[-1]"), "-1"},

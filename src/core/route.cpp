@@ -64,6 +64,19 @@ void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed) 
   }
 }
 
+void logits_to_pi(std::span<float> logits, const DomainRouter& router) {
+  constexpr float kLeast = 1e-3f;  // so that no domain is ruled out
+  const float temperature = static_cast<float>(router.temperature), floor = static_cast<float>(router.floor);
+  const float largest = *std::max_element(logits.begin(), logits.end());
+  float total = 0;
+  for (float& x : logits) total += x = std::exp((x - largest) / temperature);
+  for (float& x : logits) x /= total;
+  if (floor == 0) return;
+  total = 0;
+  for (float& x : logits) total += x = std::max(x - floor, kLeast);
+  for (float& x : logits) x /= total;
+}
+
 std::vector<uint8_t> added_domains(const Hierarchy& h) {
   std::vector<uint8_t> added;
   for (int d : routed_domains(h)) added.push_back(h.domains[static_cast<size_t>(d)].added);

@@ -42,6 +42,9 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
                                     std::span<const uint8_t> allowed, double margin, double hysteresis,
                                     std::span<const uint8_t> added = {});
 
+// Level 1's logits [M] become pi: softmax(logits / temperature), `floor` taken off each and the rest made to sum to 1.
+void logits_to_pi(std::span<float> logits, const DomainRouter& router);
+
 // Which routed domains were added to the trained model [M].
 std::vector<uint8_t> added_domains(const Hierarchy& hierarchy);
 

@@ -12,6 +12,7 @@ namespace tessera {
 namespace {
 
 constexpr int kSectionRows = 8;
+constexpr int64_t kRepeatTokens = 128;
 constexpr uint64_t kShuffleStream = 1, kSpliceStream = 2;
 
 // A stream of random numbers for each (purpose, a, b).
@@ -55,11 +56,22 @@ std::vector<double> mix_weights(const ShardSet& shards, const std::map<std::stri
 
 }  // namespace
 
+LoaderOptions loader_options(const Config& config) {
+  return {.context_length = config.model.trunk.context_length,
+          .mix = config.data.mix,
+          .splice_share = config.data.splice_share,
+          .repeat_share = config.data.repeat_share,
+          .seed = config.train.seed};
+}
+
 Loader::Loader(const ShardSet& shards, const LoaderOptions& options)
     : shards_(shards), options_(options), weights_(mix_weights(shards, options.mix)) {
   if (options_.context_length < 2) throw Error(ErrorCode::kConfig, "context_length must be at least 2");
   if (!(options_.splice_share >= 0 && options_.splice_share <= 1)) {
     throw Error(ErrorCode::kConfig, "splice_share must be from 0 to 1, found " + std::to_string(options_.splice_share));
+  }
+  if (!(options_.repeat_share >= 0 && options_.repeat_share <= 1)) {
+    throw Error(ErrorCode::kConfig, "repeat_share must be from 0 to 1, found " + std::to_string(options_.repeat_share));
   }
   served_tokens_.assign(weights_.size(), 0);
   streams_.resize(weights_.size() + 1);
@@ -105,6 +117,13 @@ std::vector<Loader::Part> Loader::draw_splice(int64_t number) const {
       return other.domain == part.domain && other.document == part.document;
     });
     if (!taken) parts.push_back(part);
+  }
+  if (options_.repeat_share > 0 && rng.uniform() < options_.repeat_share) {
+    const size_t from = static_cast<size_t>(rng.below(parts.size()));
+    Part again = parts[from];
+    again.count = std::min(again.count, kRepeatTokens);
+    const size_t after = from + 1 + static_cast<size_t>(rng.below(parts.size() - from));
+    parts.insert(parts.begin() + static_cast<int64_t>(after), again);
   }
   return parts;
 }

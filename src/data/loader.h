@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "core/config.h"
 #include "data/shards.h"
 
 namespace tessera {
@@ -28,8 +29,11 @@ struct LoaderOptions {
   std::map<std::string, double> mix = {};  // weight by domain, in tokens; empty: in proportion to the data
   double splice_share = 0.1;  // share of tokens in spliced documents: 2-4 pieces of 32-400 tokens from different
                               // documents, domains drawn by the mix, cut at random places, no bos inside
+  double repeat_share = 0;    // share of the spliced documents in which one piece, up to 128 tokens of it, comes again
+                              // at a later place: what a model must copy from its context to foresee
   uint64_t seed = 1;
 };
+LoaderOptions loader_options(const Config& config);
 
 // Deterministic: the batches are a function of the data, the options and the state. The state is small and exact: a
 // loader that is given it goes on with the very next token.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -184,6 +185,33 @@ TEST_F(LoaderTest, SplicesAreTwoToFourPiecesOfDifferentDocumentsWithoutBos) {
   }
   EXPECT_GT(splices, 100);
   EXPECT_GT(mixed, splices / 2);
+}
+
+TEST_F(LoaderTest, ARepeatIsTheBeginningOfAnEarlierPieceOfTheSameSplice) {
+  Loader loader(make(), {.context_length = 2000, .splice_share = 1, .repeat_share = 1});
+  int splices = 0;
+  for (int step = 0; step < 100; ++step) {
+    const Batch batch = loader.next(1);
+    for (size_t begin = 0, end; begin < batch.inputs_RT.size(); begin = end) {
+      for (end = begin + 1; end < batch.inputs_RT.size() && batch.inputs_RT[end] != kBos;) ++end;
+      if (begin == 0 || end == batch.inputs_RT.size()) continue;  // cut by the row
+      std::map<int32_t, size_t> first_at;                         // every token of the set is another
+      std::vector<size_t> repeated;                               // positions of what was there before
+      for (size_t i = begin + 1; i < end; ++i) {
+        if (!first_at.emplace(batch.inputs_RT[i], i).second) repeated.push_back(i);
+      }
+      ASSERT_FALSE(repeated.empty());
+      ASSERT_LE(repeated.size(), 128u);
+      ASSERT_EQ(repeated.back() - repeated.front() + 1, repeated.size());  // one piece
+      const size_t source = first_at.at(batch.inputs_RT[repeated.front()]);
+      for (size_t i = 0; i < repeated.size(); ++i) {
+        ASSERT_EQ(batch.inputs_RT[repeated[i]], batch.inputs_RT[source + i]);
+        ASSERT_EQ(batch.domains_RT[repeated[i]], batch.domains_RT[source + i]);
+      }
+      ++splices;
+    }
+  }
+  EXPECT_GT(splices, 100);
 }
 
 TEST_F(LoaderTest, SpliceShareIsReached) {

@@ -142,10 +142,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
     transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0], normed_);
     std::vector<float>& pi = decided.emplace_back(routed_.size());
     transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
-    const float temperature = static_cast<float>(d.temperature), largest = *std::max_element(pi.begin(), pi.end());
-    float total = 0;
-    for (float& value : pi) total += value = std::exp((value - largest) / temperature);
-    for (float& value : pi) value /= total;
+    logits_to_pi(pi, d);
     restrict_to_allowed(pi, allowed_);
   }
   return decided;

@@ -304,7 +304,9 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
       const std::vector<TextDecisions> decisions =
           decide_kept_apart(student, sampler, config.splice_share, length, kTextsOfALook, seed, kLookStream);
       const int m = sampler.num_classes();
-      const double apart = cross_entropy(decisions, m, fit_temperature(decisions, m));
+      DomainRouter calibrated;
+      calibrate(decisions, m, calibrated);
+      const double apart = cross_entropy(decisions, m, calibrated);
       log_info("student: step {}, {:.3f} nats a chunk on the sources kept apart", step + 1, apart);
       if (apart < least) {
         least = apart;
@@ -371,25 +373,31 @@ Json distil(Config config, const DistilOptions& options) {
                                     config.train.seed, rng);
 
   if (sampler.has_calibration()) {
-    const std::vector<TextDecisions> decisions =
-        decide_kept_apart(student, sampler, d.splice_share, a.trunk.context_length, kCalibrationTexts,
-                          config.train.seed, kCalibrationStream);
+    // Most text keeps its domain, so that is what pi is made true for; the margin is for text that changes it.
+    const auto decide = [&](double splice_share) {
+      return decide_kept_apart(student, sampler, splice_share, a.trunk.context_length, kCalibrationTexts,
+                               config.train.seed, kCalibrationStream);
+    };
+    const std::vector<TextDecisions> plain = decide(0);
     const int m = static_cast<int>(names.size());
-    a.domain_router.temperature = fit_temperature(decisions, m);
-    const MarginChoice margin = choose_margin(decisions, m, a.domain_router.temperature, a.domain_router.hysteresis);
+    const double before = calibration_error(plain, m, DomainRouter());
+    calibrate(plain, m, a.domain_router);
+    const MarginChoice margin = choose_margin(decide(d.splice_share), m, a.domain_router);
     a.domain_router.margin = margin.margin;
+    const double after = calibration_error(plain, m, a.domain_router);
     report["calibration"] = {{"temperature", a.domain_router.temperature},
-                             {"ece_before", calibration_error(decisions, m, 1.0)},
-                             {"ece", calibration_error(decisions, m, a.domain_router.temperature)},
+                             {"floor", a.domain_router.floor},
+                             {"ece_before", before},
+                             {"ece", after},
                              {"margin", margin.margin},
                              {"covered_tokens", margin.covered},
                              {"active_domains", margin.mean_active}};
     log_info(
-        "temperature {:.3f}, calibration error {:.3f} -> {:.3f} on the sources kept apart; margin {:.2f}: {:.2f} % of "
-        "tokens covered by "
-        "{:.2f} active domains",
-        a.domain_router.temperature, report["calibration"]["ece_before"].get<double>(),
-        report["calibration"]["ece"].get<double>(), margin.margin, 100 * margin.covered, margin.mean_active);
+        "temperature {:.3f}, floor {:.3f}, calibration error {:.3f} -> {:.3f} on the sources kept apart; margin "
+        "{:.2f}: "
+        "{:.2f} % of tokens covered by {:.2f} active domains",
+        a.domain_router.temperature, a.domain_router.floor, before, after, margin.margin, 100 * margin.covered,
+        margin.mean_active);
   }
   save_router(options.out, a, student.parameters(), tokenizer, report);
   return report;

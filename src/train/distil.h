@@ -1,6 +1,6 @@
 // Distillation of level 1 (DESIGN section 3): a teacher is fine-tuned on labelled windows, the student learns from its
-// soft labels and from the hard ones. Sources kept apart tell which of its steps to keep; then the temperature and the
-// margin are fitted on them.
+// soft labels and from the hard ones. Sources kept apart tell which of its steps to keep; then temperature,
+// floor and margin are fitted on them.
 // The result is a router folder (train/router_folder.h).
 #pragma once
 #include <filesystem>

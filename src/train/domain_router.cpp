@@ -145,11 +145,12 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
         a.domain_router.own_embedding
             ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.scalar_type())
             : embedded_RTD.detach());
-    const at::Tensor pi =
-        at::softmax(plan.logits_CM.detach() / a.domain_router.temperature, 1).to(at::kCPU, at::kFloat).contiguous();
-    const float* values = pi.data_ptr<float>();
+    const at::Tensor logits = plan.logits_CM.detach().to(at::kCPU, at::kFloat).contiguous();
+    const float* values = logits.data_ptr<float>();
     for (size_t c = 1; c < num_chunks; ++c) {
-      if (!rows.chunks[c].first) std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
+      if (rows.chunks[c].first) continue;
+      std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
+      logits_to_pi(std::span(decided).subspan(c * width, width), a.domain_router);
     }
     plan.loss = next_chunk_loss(rows, plan.logits_CM, m, options.balances_labels);
   }

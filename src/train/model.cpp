@@ -31,11 +31,13 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   const Parameters& p = parameters_;
   const Trunk& t = architecture_.trunk;
   Forward out;
-  const at::Tensor embedded_RTD = at::embedding(p["embedding"], rows.tokens_RT).to(compute_dtype_);
+  // The routers stay in the weights' precision under bf16 (selective precision: Fedus et al. 2022, arXiv 2101.03961).
+  const at::Tensor exact_RTD = at::embedding(p["embedding"], rows.tokens_RT);
+  const at::Tensor embedded_RTD = exact_RTD.to(compute_dtype_);
   ComponentChooser chooser(architecture_, p, rows, options);
   if (num_component_layers(architecture_) > 0) {
-    out.domains = plan_domains(architecture_, p, rows, embedded_RTD, options);
-    chooser.plan(embedded_RTD, out.domains);
+    out.domains = plan_domains(architecture_, p, rows, exact_RTD, options);
+    chooser.plan(exact_RTD, out.domains);
   }
   const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_);
   const Visible visible = causal(rows.starts_RT, embedded_RTD);
@@ -81,6 +83,15 @@ Route route_of_row(const Architecture& a, const PackedRows& rows, const Forward&
   route.components_TLK.assign(ids_TLK.data_ptr<int32_t>(), ids_TLK.data_ptr<int32_t>() + ids_TLK.numel());
   route.weights_TLK.assign(weights_TLK.data_ptr<float>(), weights_TLK.data_ptr<float>() + weights_TLK.numel());
   return route;
+}
+
+at::Tensor add_router_losses(at::Tensor loss, const Forward& forward, const LossConfig& weights, double share) {
+  if (forward.domains.loss.defined()) loss = loss + forward.domains.loss * (weights.domain_weight * share);
+  for (const LayerChoice& choice : forward.choices) {
+    if (!choice.z_loss.defined()) continue;  // only an added domain is learnt, and no text here is of it
+    loss = loss + choice.z_loss * (weights.z_loss * share / static_cast<double>(forward.choices.size()));
+  }
+  return loss;
 }
 
 }  // namespace tessera

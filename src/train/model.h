@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "core/config.h"
 #include "train/packed_rows.h"
 #include "train/parameters.h"
 #include "train/routers.h"
@@ -14,6 +15,9 @@ struct Forward {
   DomainPlan domains;                // empty for a dense model
   std::vector<LayerChoice> choices;  // one a component layer
 };
+
+// loss + share * (domain_weight * level 1's cross-entropy + z_loss * the mean of the layers' z-losses). Scalars.
+at::Tensor add_router_losses(at::Tensor loss, const Forward& forward, const LossConfig& weights, double share);
 
 class Model {
  public:

@@ -16,7 +16,7 @@ namespace tessera {
 void save_router(const std::filesystem::path& folder, const Architecture& architecture, const Parameters& parameters,
                  const Tokenizer& tokenizer, const Json& report);
 
-// Level 1's sizes, temperature and margin as the folder has them, for `architecture.domain_router`. Throws Error{kData}
+// Level 1's sizes, calibration and margin as the folder has them, for `architecture.domain_router`. Throws Error{kData}
 // for what is no router folder, Error{kConfig} when its domains, width, depth, vocabulary or tokenizer aren't those
 // given.
 DomainRouter router_of_folder(const std::filesystem::path& folder, const Architecture& architecture,

@@ -155,9 +155,7 @@ class Suite {
     }
     report["accuracy_chunks"] = chunks ? Json(share(right_chunks, chunks)) : Json();
     report["ece"] =
-        chunks
-            ? Json(calibration_error(decisions_, static_cast<int>(m), model_.architecture().domain_router.temperature))
-            : Json();
+        chunks ? Json(calibration_error(decisions_, static_cast<int>(m), model_.architecture().domain_router)) : Json();
     Json by_source = Json::object(), worst;
     for (const auto& [name, source] : sources) {
       by_source[name] = {{"documents", source.all}, {"accuracy", share(source.right, source.all)}};

@@ -145,8 +145,7 @@ Run::Run(Config config, const TrainOptions& options)
       device_(device_named(config_.train.device)),
       shards_(config_.data.path),
       tokenizer_(Tokenizer::from_file(fs::path(config_.data.path) / "tokenizer.json")),
-      loader_(shards_,
-              {config_.model.trunk.context_length, config_.data.mix, config_.data.splice_share, config_.train.seed}),
+      loader_(shards_, loader_options(config_)),
       model_(make_model(config_, options)),
       old_weights_(keep_weights(config_, options, model_.parameters())),
       optimizer_(model_.parameters(), config_.train.optimizer),
@@ -222,12 +221,7 @@ void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_
   const Forward forward = model_.forward(rows, options);
   const at::Tensor hidden_SD = forward.hidden_RTD.reshape({-1, forward.hidden_RTD.size(-1)});
   const at::Tensor nats = linear_cross_entropy_sum(hidden_SD, model_.head(), rows.targets_RT.reshape({-1}));
-  at::Tensor loss = nats / static_cast<double>(num_targets);
-  if (forward.domains.loss.defined()) loss = loss + forward.domains.loss * (weights.domain_weight * share);
-  for (const LayerChoice& choice : forward.choices) {
-    if (!choice.z_loss.defined()) continue;  // only an added domain is learnt, and no text here is of it
-    loss = loss + choice.z_loss * (weights.z_loss * share / static_cast<double>(forward.choices.size()));
-  }
+  const at::Tensor loss = add_router_losses(nats / static_cast<double>(num_targets), forward, weights, share);
   metrics.add(rows, forward, nats.item<double>());
   if (loss.requires_grad() && std::isfinite(loss.item<double>())) torch::autograd::backward({loss}, {});
 }
