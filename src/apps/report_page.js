@@ -142,7 +142,7 @@ function load() {
   section("load", "Load by domain", "Level 1 places a text in a domain; level 2 picks components for each token, from that domain and the general one. Measured on the held-out text.",
     tiles([is_number(route.document_accuracy) && ["Documents placed rightly", percent(route.document_accuracy), "by their first 512 tokens"],
       is_number(route.chunk_accuracy) && ["Chunks placed rightly", percent(route.chunk_accuracy), "of the chunks after the first decision"],
-      ["Components in use", `${count - route.dead_components} of ${count}`, "dead: under 0.1 % of its domain's picks"],
+      ["Components in use", `${count - route.dead_components} of ${count}`, "dead: picked by under 0.1 % of its domain's tokens"],
       ["Evenness", percent(mean(route.entropy), 0), "entropy of the picks; 100 % if all were used alike"]]),
     route.owner_domains.length > 1 && heat, el("h3", {}, "Components by layer"),
     el("p", {class: "note small"}, "A bar is one component's share of the layer's picks; the dashed line is an equal share."), route.owner_domains.length > 1 && legend(route.owner_domains),

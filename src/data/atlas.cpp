@@ -8,12 +8,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "core/unicode.h"
+#include "data/route_statistics.h"
 #include "data/token_class.h"
 
 namespace tessera {
 namespace {
 
-constexpr double kDeadShare = 1e-3;
 constexpr size_t kContextBytes = 70;  // on each side
 constexpr size_t kNumClasses = kTokenClasses.size();
 
@@ -225,11 +225,10 @@ Json build_atlas(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Doc
       ++of_domain[static_cast<size_t>(windows[p.window].domain)];
     }
     const auto own = std::find(domains.begin(), domains.end(), domain.name);
-    const bool judged_by_own = !domain.always && own != domains.end();
     const size_t own_index = static_cast<size_t>(own - domains.begin());
-    const int64_t possible = judged_by_own ? domain_tokens[own_index] : num_tokens;
-    const int64_t picked = judged_by_own ? of_domain[own_index] : static_cast<int64_t>(component.picks.size());
-    const bool dead = static_cast<double>(picked) < kDeadShare * static_cast<double>(possible);
+    const bool has_text = own != domains.end();
+    const bool dead = domain.always ? is_dead(static_cast<int64_t>(component.picks.size()), num_tokens)
+                                    : has_text && is_dead(of_domain[own_index], domain_tokens[own_index]);
     const int first = static_cast<int>(std::find(owner.begin(), owner.end(), owner[static_cast<size_t>(component.id)]) -
                                        owner.begin());
     const size_t within = static_cast<size_t>(component.id - first);

@@ -171,7 +171,8 @@ TEST(Evaluate, RouteStatistics) {
   EXPECT_EQ(route.component_picks()[0], (std::vector<int64_t>{200, 0, 200, 0, 0, 0}));
   EXPECT_EQ(route.component_picks()[1], (std::vector<int64_t>{200, 0, 0, 200, 0, 0}));
   EXPECT_NEAR(route.entropy(0), std::log(2.0) / std::log(6.0), 1e-9);
-  EXPECT_EQ(route.num_dead(), 4);  // in each layer: general's 1, and one of code's; prose has no picks to judge by
+  EXPECT_EQ(route.num_dead(),
+            8);  // in each layer: general's 1, one of code's, and both of prose's: its text took code's
   // Decided chunks: of prose 16-63 and 64-99 (wrong), of code 16-49 (right); "s" ends before the first decision.
   EXPECT_NEAR(route.chunk_accuracy(), 1.0 / 3.0, 1e-9);
   EXPECT_NEAR(route.document_accuracy(), 0.5, 1e-9);

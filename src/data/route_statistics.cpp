@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -9,18 +10,26 @@ namespace tessera {
 namespace {
 
 constexpr int64_t kDocumentTokens = 512;  // what the document's choice is made from
-constexpr double kDeadShare = 1e-3;
+constexpr int kAllTexts = -1, kNoText = -2;
 
 }  // namespace
 
 RouteStatistics::RouteStatistics(const Hierarchy& hierarchy, std::vector<std::string> text_domains,
                                  int64_t num_documents, bool judges_level1)
     : text_domains_(std::move(text_domains)), owners_N_(owner_of_components(hierarchy)) {
-  for (const Domain& d : hierarchy.domains) owner_domains_.push_back(d.name);
+  for (const Domain& d : hierarchy.domains) {
+    owner_domains_.push_back(d.name);
+    const auto text = std::find(text_domains_.begin(), text_domains_.end(), d.name);
+    const bool has_text = text != text_domains_.end();
+    texts_of_owner_.push_back(d.always   ? kAllTexts
+                              : has_text ? static_cast<int>(text - text_domains_.begin())
+                                         : kNoText);
+  }
   routed_names_ = routed_names(hierarchy);
   for (const std::string& name : text_domains_) labels_.push_back(judges_level1 ? routed_index(hierarchy, name) : -1);
   owner_picks_.assign(text_domains_.size(), std::vector<int64_t>(owner_domains_.size(), 0));
-  domain_picks_.assign(text_domains_.size(), std::vector<int64_t>(owners_N_.size(), 0));
+  text_tokens_.assign(text_domains_.size(), 0);
+  domain_picks_.resize(text_domains_.size());
   log_pi_.resize(static_cast<size_t>(num_documents));
   document_labels_.assign(static_cast<size_t>(num_documents), -1);
 }
@@ -34,14 +43,18 @@ void RouteStatistics::add(const Route& route, int text_domain, int64_t document,
     if (component_picks_LN_.empty()) component_picks_LN_.assign(num_layers, std::vector<int64_t>(owners_N_.size(), 0));
     TESSERA_CHECK(component_picks_LN_.size() == num_layers, "routes of different models");
     std::vector<int64_t>& picks_by_owner = owner_picks_.at(static_cast<size_t>(text_domain));
+    std::vector<int64_t>& picks_LN = domain_picks_[static_cast<size_t>(text_domain)];
+    picks_LN.resize(num_layers * owners_N_.size(), 0);
     for (size_t i = 0; i < route.components_TLK.size(); ++i) {
       const size_t component = static_cast<size_t>(route.components_TLK[i]);
       TESSERA_CHECK(component < owners_N_.size(), "component " + std::to_string(component) + " isn't in the hierarchy");
-      ++component_picks_LN_[i / num_active % num_layers][component];
-      ++domain_picks_[static_cast<size_t>(text_domain)][component];
+      const size_t layer = i / num_active % num_layers;
+      ++component_picks_LN_[layer][component];
+      ++picks_LN[layer * owners_N_.size() + component];
       ++picks_by_owner[static_cast<size_t>(owners_N_[component])];
     }
     picks_ += static_cast<int64_t>(route.components_TLK.size());
+    text_tokens_[static_cast<size_t>(text_domain)] += route.num_tokens;
   }
 
   const int label = labels_.at(static_cast<size_t>(text_domain));
@@ -77,13 +90,17 @@ double RouteStatistics::entropy(int layer) const {
 }
 
 int RouteStatistics::num_dead() const {
+  const int64_t all_tokens = std::accumulate(text_tokens_.begin(), text_tokens_.end(), int64_t{0});
   int dead = 0;
-  for (const std::vector<int64_t>& picks : component_picks_LN_) {
-    std::vector<int64_t> of_owner(owner_domains_.size(), 0);
-    for (size_t c = 0; c < picks.size(); ++c) of_owner[static_cast<size_t>(owners_N_[c])] += picks[c];
-    for (size_t c = 0; c < picks.size(); ++c) {
-      const double whole = static_cast<double>(of_owner[static_cast<size_t>(owners_N_[c])]);
-      if (whole > 0 && static_cast<double>(picks[c]) < kDeadShare * whole) ++dead;
+  for (size_t layer = 0; layer < component_picks_LN_.size(); ++layer) {
+    for (size_t c = 0; c < owners_N_.size(); ++c) {
+      const int text = texts_of_owner_[static_cast<size_t>(owners_N_[c])];
+      if (text == kAllTexts) {
+        dead += is_dead(component_picks_LN_[layer][c], all_tokens);
+      } else if (text != kNoText && text_tokens_[static_cast<size_t>(text)] > 0) {
+        dead += is_dead(domain_picks_[static_cast<size_t>(text)][layer * owners_N_.size() + c],
+                        text_tokens_[static_cast<size_t>(text)]);
+      }
     }
   }
   return dead;
@@ -117,13 +134,19 @@ Json RouteStatistics::to_json() const {
     load.push_back(shares);
   }
   for (int l = 0; l < num_layers(); ++l) entropies.push_back(entropy(l));
+  Json domain_components = Json::array();
+  for (const std::vector<int64_t>& picks_LN : domain_picks_) {
+    std::vector<int64_t> over_layers(owners_N_.size(), 0);
+    for (size_t i = 0; i < picks_LN.size(); ++i) over_layers[i % owners_N_.size()] += picks_LN[i];
+    domain_components.push_back(over_layers);
+  }
   const auto share_or_null = [](double share) { return share < 0 ? Json() : Json(share); };
   return {{"text_domains", text_domains_},
           {"owner_domains", owner_domains_},
           {"picks", owner_picks_},
           {"load", load},
           {"components", component_picks_LN_},
-          {"domain_components", domain_picks_},
+          {"domain_components", domain_components},
           {"component_owners", owners_N_},
           {"entropy", entropies},
           {"dead_components", num_dead()},

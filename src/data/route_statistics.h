@@ -10,6 +10,12 @@
 
 namespace tessera {
 
+// A component is dead when fewer than 0.1 % of its domain's tokens pick it: the tokens of that domain's text; of all
+// text for a domain that is always active. Without such text (0 tokens) nothing is said.
+inline bool is_dead(int64_t picks, int64_t tokens) {
+  return static_cast<double>(picks) < 1e-3 * static_cast<double>(tokens);
+}
+
 // A pick is one component chosen for one token in one layer: T tokens make T * L * K picks.
 class RouteStatistics {
  public:
@@ -30,8 +36,7 @@ class RouteStatistics {
   const std::vector<std::vector<int64_t>>& component_picks() const { return component_picks_LN_; }
   // Entropy of a layer's picks over its components, as a share of ln N: 1 when all are used alike.
   double entropy(int layer) const;
-  // Components, summed over layers, with fewer than 0.1 % of the picks that their domain has in that layer. A domain
-  // without any pick (no such text) isn't judged.
+  // Summed over layers.
   int num_dead() const;
 
   // Level 1, on documents whose label it knows; -1 when there are none. A chunk's choice is its most probable domain;
@@ -49,9 +54,12 @@ class RouteStatistics {
 
  private:
   std::vector<std::string> text_domains_, owner_domains_, routed_names_;
-  std::vector<int> owners_N_;  // index into owner_domains_
-  std::vector<int> labels_;    // by text domain: index into routed_names_, -1: unknown
-  std::vector<std::vector<int64_t>> owner_picks_, domain_picks_, component_picks_LN_;
+  std::vector<int> owners_N_;         // index into owner_domains_
+  std::vector<int> labels_;           // by text domain: index into routed_names_, -1: unknown
+  std::vector<int> texts_of_owner_;   // by owner: index into text_domains_; kAllTexts, kNoText
+  std::vector<int64_t> text_tokens_;  // by text domain: tokens with components
+  std::vector<std::vector<int64_t>> owner_picks_, component_picks_LN_;
+  std::vector<std::vector<int64_t>> domain_picks_;  // [text domain][L * N]
   std::vector<std::vector<double>> log_pi_;  // by document: sum over its first tokens [M]; empty: no decision yet
   std::vector<int> document_labels_;
   int64_t picks_ = 0, chunks_ = 0, right_chunks_ = 0;
