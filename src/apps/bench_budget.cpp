@@ -8,6 +8,7 @@
 
 #include "apps/commands.h"
 #include "apps/engine_arguments.h"
+#include "apps/provenance.h"
 #include "apps/random_weights.h"
 #include "base/direct_file.h"
 #include "base/error.h"
@@ -143,6 +144,7 @@ void run_window(engine::Engine& engine, std::span<const Pass> passes, Total tota
     total.use.uses += after.uses - before.uses;
     total.use.ready += after.ready - before.ready;
     total.use.reads += after.reads - before.reads;
+    total.use.reads_ahead += after.reads_ahead - before.reads_ahead;
     total.use.bytes_read += after.bytes_read - before.bytes_read;
   }
 }
@@ -278,6 +280,8 @@ int run_budget_bench(const BudgetBenchOptions& options) {
   json["model_bytes"] = all_bytes(a);
   json["component_bytes"] = component_bytes(a);
   json["threads"] = threads;
+  json["cpu"] = machine_name();
+  json["commit"] = commit();
   std::cout << json.dump() << "\n";
   return 0;
 }

@@ -17,7 +17,7 @@ struct BudgetBenchOptions {
 // page cache, by route and by plain LRU in turns. Prints a table, and as the last line
 //   {"25": {"tokens_per_s", "bytes_read", "hit_rate", "ready_rate", "lru_tokens_per_s", "lru_hit_rate",
 //           "belady_hit_rate", "ceiling_tokens_per_s", "decode": {the same}}, "50": ..., "100": ...,
-//    "disk_bytes_per_s", "model_bytes", ...}
+//    "disk_bytes_per_s", "model_bytes", "cpu", "commit", ...}
 // of reading text in the engine's own passes, and in "decode" one token at a time. Hits are components that needed no
 // read. The ceiling is what Belady's hits (Belady 1966: evict what is used last) would give with the disk as measured
 // and the arithmetic beside it. Returns 0. Throws Error.

@@ -179,8 +179,8 @@ std::string to_text(const MemoryPlan& p) {
       fmt::format("  {:>10}  {} of {} components", bytes(p.num_slots * p.slot_bytes), p.num_slots, p.num_components);
   if (p.num_slots < p.num_components) {
     text += fmt::format(
-        "; the other {} are read on demand. The general domain's come first, then those of the domains in use;\n"
-        "              at a text's start, while no domain is decided, any may be needed",
+        "; the other {} are read on demand. What the domains in use pick most is kept (at first the\n"
+        "              general domain's); at a text's start, while no domain is decided, any may be needed",
         bytes((p.num_components - p.num_slots) * p.slot_bytes));
   } else {
     text += ": all of them, each read once";

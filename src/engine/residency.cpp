@@ -208,6 +208,7 @@ void Residency::read(size_t component, int slot, std::unique_lock<std::mutex>& l
   content = static_cast<int>(component);
   c.slot = slot;
   c.is_reading = true;
+  const bool is_ahead = !std::binary_search(expected_.begin(), expected_.end(), component);
   const int64_t bytes = c.range.end - c.range.begin;
   lock.unlock();
   std::exception_ptr failure;
@@ -224,6 +225,7 @@ void Residency::read(size_t component, int slot, std::unique_lock<std::mutex>& l
     return;
   }
   ++statistics_.reads;
+  statistics_.reads_ahead += is_ahead;
   ++window_reads_;
   statistics_.bytes_read += bytes;
 }

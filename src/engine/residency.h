@@ -21,12 +21,16 @@ namespace tessera::engine {
 enum class Paging { kByRoute, kPlainLru };
 
 struct ResidencyStatistics {
-  int64_t uses = 0;   // components that the layers of all passes took
-  int64_t ready = 0;  // of them, in memory when the layer asked
-  int64_t reads = 0;  // components read from the file, those read ahead too
+  int64_t uses = 0;         // components that the layers of all passes took
+  int64_t ready = 0;        // of them, in memory when the layer asked
+  int64_t reads = 0;        // components read from the file, those read ahead too
+  int64_t reads_ahead = 0;  // of them, before a pass asked for them
   int64_t bytes_read = 0;
   double wait_seconds = 0;  // that layers spent waiting
-  double hit_rate() const { return uses > 0 ? 1.0 - static_cast<double>(reads) / static_cast<double>(uses) : 1.0; }
+  // Of the uses, what needed no read once the pass had asked.
+  double hit_rate() const {
+    return uses > 0 ? 1.0 - static_cast<double>(reads - reads_ahead) / static_cast<double>(uses) : 1.0;
+  }
 };
 
 // Memory from the system, in pages.
