@@ -15,8 +15,23 @@ std::vector<float> pi_of(const TextDecisions& text, size_t chunk, size_t m, cons
   return pi;
 }
 
-// With router.floor as it is.
-double best_temperature(const std::vector<TextDecisions>& texts, int num_domains, DomainRouter router) {
+}  // namespace
+
+double cross_entropy(const std::vector<TextDecisions>& texts, int num_domains, const DomainRouter& router) {
+  const size_t m = static_cast<size_t>(num_domains);
+  double nats = 0, chunks = 0;
+  for (const TextDecisions& text : texts) {
+    chunks += static_cast<double>(text.tokens_C.size());
+    for (size_t c = 0; c < text.tokens_C.size(); ++c) {
+      const std::vector<float> p = pi_of(text, c, m, router);
+      for (size_t d = 0; d < m; ++d)
+        nats -= text.targets_CM[c * m + d] * std::log(std::max(static_cast<double>(p[d]), 1e-30));
+    }
+  }
+  return chunks > 0 ? nats / chunks : 0;
+}
+
+double fit_temperature(const std::vector<TextDecisions>& texts, int num_domains, DomainRouter router) {
   // Golden section over log temperature: with no floor the cross-entropy is convex in 1/T, so it has one minimum.
   const auto nats = [&](double log_temperature) {
     router.temperature = std::exp(log_temperature);
@@ -38,32 +53,17 @@ double best_temperature(const std::vector<TextDecisions>& texts, int num_domains
   return std::exp((low + high) / 2);
 }
 
-}  // namespace
-
-double cross_entropy(const std::vector<TextDecisions>& texts, int num_domains, const DomainRouter& router) {
-  const size_t m = static_cast<size_t>(num_domains);
-  double nats = 0, chunks = 0;
-  for (const TextDecisions& text : texts) {
-    chunks += static_cast<double>(text.tokens_C.size());
-    for (size_t c = 0; c < text.tokens_C.size(); ++c) {
-      const std::vector<float> p = pi_of(text, c, m, router);
-      for (size_t d = 0; d < m; ++d)
-        nats -= text.targets_CM[c * m + d] * std::log(std::max(static_cast<double>(p[d]), 1e-30));
-    }
-  }
-  return chunks > 0 ? nats / chunks : 0;
-}
-
 void calibrate(const std::vector<TextDecisions>& texts, int num_domains, DomainRouter& router) {
   double least = INFINITY;
   DomainRouter tried = router;
   for (tried.floor = 0; tried.floor * num_domains < 0.5; tried.floor += 0.005) {
-    tried.temperature = best_temperature(texts, num_domains, tried);
-    const double nats = cross_entropy(texts, num_domains, tried);
-    if (nats >= least) continue;
-    least = nats;
-    router.temperature = tried.temperature;
-    router.floor = tried.floor;
+    for (tried.temperature = 0.4; tried.temperature < 4; tried.temperature *= 1.05) {
+      const double error = calibration_error(texts, num_domains, tried);
+      if (error >= least) continue;
+      least = error;
+      router.temperature = tried.temperature;
+      router.floor = tried.floor;
+    }
   }
 }
 

@@ -18,8 +18,12 @@ struct TextDecisions {
 // Mean cross-entropy of the targets, in nats a chunk.
 double cross_entropy(const std::vector<TextDecisions>& texts, int num_domains, const DomainRouter& router);
 
-// Sets the temperature in [0.05, 20] (Guo et al. 2017) and the floor, in steps of 0.005, that minimise the mean
-// cross-entropy of the targets.
+// The temperature in [0.05, 20] that minimises the mean cross-entropy of the targets (Guo et al. 2017), with the
+// router's floor.
+double fit_temperature(const std::vector<TextDecisions>& texts, int num_domains, DomainRouter router);
+
+// Sets temperature (0.4 to 4) and floor (under half of one in the number of domains) to those with the least
+// calibration error.
 void calibrate(const std::vector<TextDecisions>& texts, int num_domains, DomainRouter& router);
 
 // Expected calibration error: chunks in 15 equal bins of confidence, the mean distance between a bin's confidence and

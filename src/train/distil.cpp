@@ -305,7 +305,7 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
           decide_kept_apart(student, sampler, config.splice_share, length, kTextsOfALook, seed, kLookStream);
       const int m = sampler.num_classes();
       DomainRouter calibrated;
-      calibrate(decisions, m, calibrated);
+      calibrated.temperature = fit_temperature(decisions, m, calibrated);
       const double apart = cross_entropy(decisions, m, calibrated);
       log_info("student: step {}, {:.3f} nats a chunk on the sources kept apart", step + 1, apart);
       if (apart < least) {
