@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "core/config.h"
 #include "data/splice.h"
 
 namespace tessera {

@@ -6,10 +6,11 @@
 #include <vector>
 
 #include "base/json.h"
-#include "core/config.h"
 #include "data/shards.h"
 
 namespace tessera {
+
+struct Config;
 
 // R rows of T tokens. A row is a sequence of document pieces; each piece begins with the start token (bos), so a piece
 // cut by the end of a row goes on in the next row behind a bos of its own. The target of a document's last token is the

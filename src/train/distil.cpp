@@ -304,9 +304,9 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
       const std::vector<TextDecisions> decisions =
           decide_kept_apart(student, sampler, config.splice_share, length, kTextsOfALook, seed, kLookStream);
       const int m = sampler.num_classes();
-      DomainRouter calibrated;
-      calibrated.temperature = fit_temperature(decisions, m, calibrated);
-      const double apart = cross_entropy(decisions, m, calibrated);
+      DomainRouter router;
+      router.temperature = fit_temperature(decisions, m, router);
+      const double apart = cross_entropy(decisions, m, router);
       log_info("student: step {}, {:.3f} nats a chunk on the sources kept apart", step + 1, apart);
       if (apart < least) {
         least = apart;
@@ -393,9 +393,8 @@ Json distil(Config config, const DistilOptions& options) {
                              {"covered_tokens", margin.covered},
                              {"active_domains", margin.mean_active}};
     log_info(
-        "temperature {:.3f}, floor {:.3f}, calibration error {:.3f} -> {:.3f} on the sources kept apart; margin "
-        "{:.2f}: "
-        "{:.2f} % of tokens covered by {:.2f} active domains",
+        "temperature {:.3f}, floor {:.3f}, calibration error {:.3f} -> {:.3f} on the sources kept apart; "
+        "margin {:.2f}: {:.2f} % of tokens covered by {:.2f} active domains",
         a.domain_router.temperature, a.domain_router.floor, before, after, margin.margin, 100 * margin.covered,
         margin.mean_active);
   }
