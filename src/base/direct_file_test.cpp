@@ -1,6 +1,7 @@
 #include "base/direct_file.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <memory>
@@ -12,7 +13,7 @@ namespace tessera {
 namespace {
 
 TEST(DirectFile, ReadsFromAnyPageToAnyLength) {
-  const std::filesystem::path path = std::filesystem::temp_directory_path() / "tessera-direct-file-test";
+  const std::filesystem::path path = std::filesystem::temp_directory_path() / ("tessera-direct-" + std::to_string(::getpid()));
   std::string text;
   for (int i = 0; i < 10000; ++i) text += static_cast<char>(i * 7 % 251);
   write_file_atomic(path, text);

@@ -1,6 +1,7 @@
 #include "core/tokenizer.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -195,7 +196,7 @@ TEST(TokenizerTest, ThreadsAndTokenizersDontMixTheirCaches) {
 }
 
 TEST(TokenizerTest, ReadsFiles) {
-  auto path = std::filesystem::temp_directory_path() / "tessera_tokenizer_test.json";
+  auto path = std::filesystem::temp_directory_path() / ("tessera-tokenizer-" + std::to_string(::getpid()));
   std::string text = small_tokenizer().dump(1);
   std::ofstream(path) << text;
   EXPECT_EQ(Tokenizer::from_file(path).json(), text);
