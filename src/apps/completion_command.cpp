@@ -74,7 +74,7 @@ std::vector<CommandWords> all_commands(const CLI::App& app) {
     if (command.name == "eval") command.words = {"--suite", "routing", "cross"};
     if (command.name == "inspect") command.words = {"--atlas"};
     if (command.name == "bench") command.words = {"train", "engine"};
-    if (command.name == "data") command.words = {"fetch", "small", "full"};
+    if (command.name == "data") command.words = {"fetch", "small", "full", "mixed"};
     if (command.name == "completion") command.words = {"bash", "zsh"};
     add_words(*sub, command.words);
     commands.push_back(std::move(command));

@@ -25,8 +25,11 @@ struct BuildArguments {
   bool json = false;
 };
 
-// "small" and "full" stand for the sets that `data fetch` fetches, unless there is a file or folder of that name.
-bool is_fetched_set(const std::string& input) { return (input == "small" || input == "full") && !fs::exists(input); }
+// "small", "full" and "mixed" stand for the sets that `data fetch` fetches, unless there is a file or folder of that
+// name.
+bool is_fetched_set(const std::string& input) {
+  return (input == "small" || input == "full" || input == "mixed") && !fs::exists(input);
+}
 
 void run_build(BuildArguments& arguments) {
   BuildOptions& options = arguments.options;
@@ -69,7 +72,7 @@ void add_data_commands(CLI::App& app) {
   const auto build = std::make_shared<BuildArguments>();
   CLI::App* command = data->add_subcommand("build", "Documents (JSONL) -> curated, tokenised data set");
   command
-      ->add_option("INPUT", build->inputs, ".jsonl or .jsonl.zst files, folders of them, or a fetched set: small, full")
+      ->add_option("INPUT", build->inputs, ".jsonl or .jsonl.zst files, folders of them, or fetched sets: small, full, mixed")
       ->required();
   command->add_option("--out", build->options.out, "folder to write (small, full: data/SET/built)");
   command->add_option("--tokenizer", build->options.tokenizer, "tokenizer.json (data/tokenizers/tessera-4096.json)");

@@ -8,6 +8,9 @@
 
 namespace tessera {
 
+// The domain of documents that mix several: where a model has none of this name, its level 1 learns nothing from them.
+inline constexpr std::string_view kMixedDomain = "mixed";
+
 struct Document {
   std::string text;         // UTF-8
   std::string domain = {};  // "" when the line names none

@@ -39,7 +39,8 @@ std::vector<int> labels_of(const Architecture& a, const ShardSet& shards) {
                 fmt::format("its labels are {}", fmt::join(shards.domains(), ", ")));
   }
   for (size_t d = 0; d < labels.size(); ++d) {
-    if (labels[d] < 0) warn_once("the data's domain \"" + shards.domains()[d] + "\" is not in the config: left out");
+    if (labels[d] < 0 && shards.domains()[d] != kMixedDomain)
+      warn_once("the data's domain \"" + shards.domains()[d] + "\" is not in the config: left out");
   }
   return labels;
 }

@@ -155,7 +155,7 @@ Run::Run(Config config, const TrainOptions& options)
   const std::vector<std::string> names = routed_names(config_.model.hierarchy);
   for (const std::string& name : shards_.domains()) {
     label_of_data_domain_.push_back(routed_index(config_.model.hierarchy, name));
-    if (label_of_data_domain_.back() < 0 && names.size() > 1) {
+    if (label_of_data_domain_.back() < 0 && name != kMixedDomain && names.size() > 1) {
       throw Error(ErrorCode::kConfig,
                   "the data has documents of the domain \"" + name + "\", which is none of model.hierarchy.domains",
                   fmt::format("the config names {}", fmt::join(names, ", ")));

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from archives import fetch_archives  # noqa: E402
 from errors import UserError  # noqa: E402
-from manifest import Manifest, Source, load_manifest  # noqa: E402
+from manifest import SETS, Manifest, Source, load_manifest  # noqa: E402
 from report import print_tables  # noqa: E402
 from unpack import Result, unpack_source  # noqa: E402
 
@@ -124,7 +124,7 @@ def earlier_results(out: Path) -> tuple[str, dict[str, Result]]:
 def main(arguments: list[str] | None = None) -> int:
     """The command; 0, or 2 when something that the user can mend is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", choices=("small", "full"), help="which set of the manifest")
+    parser.add_argument("set", choices=SETS, help="which set of the manifest")
     parser.add_argument("--out", type=Path, help="output folder (default data/<set>/raw)")
     parser.add_argument("--manifest", type=Path, default=ROOT / "data/manifest.json")
     parser.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="where package archives are kept")

@@ -13,7 +13,7 @@ from errors import UserError
 
 DOMAINS = ("code", "mathematics", "science", "prose")
 SPLITS = ("train", "heldout", "cross")
-SETS = ("small", "full")
+SETS = ("small", "full", "mixed")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Manifest:
     sha256: str
 
     def for_set(self, set_name: str) -> list[Source]:
-        """The sources of `small` or `full`, in the file's order."""
+        """The sources of one of SETS, in the file's order."""
         return [s for s in self.sources if set_name in s.sets]
 
 
@@ -82,7 +82,7 @@ def check_sources(sources: list[Source]) -> None:
     """Values are known, names are unique, no project is trained on and held out, three held-out sources a domain."""
     from formats import FORMATS
 
-    allowed = {"registry": REGISTRIES, "split": SPLITS, "domain": (*DOMAINS, "cross"), "format": tuple(FORMATS)}
+    allowed = {"registry": REGISTRIES, "split": SPLITS, "domain": (*DOMAINS, "cross", "mixed"), "format": tuple(FORMATS)}
     seen: set[str] = set()
     for s in sources:
         for key, values in allowed.items():
@@ -95,6 +95,8 @@ def check_sources(sources: list[Source]) -> None:
                 raise UserError(f"manifest, source {s.source!r}: set {name!r} is unknown", f"did you mean {nearest(name, SETS)!r}?")
         if (s.domain == "cross") != (s.split == "cross"):
             raise UserError(f"manifest, source {s.source!r}: domain {s.domain!r} with split {s.split!r}", "cross goes with cross")
+        if s.domain == "mixed" and s.split != "train":
+            raise UserError(f"manifest, source {s.source!r}: domain 'mixed' with split {s.split!r}", "to evaluate on, use domain and split cross")
         if s.registry != "generator" and not s.include:
             raise UserError(f"manifest, source {s.source!r}: include is empty", "give at least one glob, e.g. ['usr/share/doc/**/*.html']")
         if not s.licence:
@@ -107,7 +109,7 @@ def check_sources(sources: list[Source]) -> None:
         if s.split == "heldout" and s.project in trained:
             raise UserError(f"manifest, source {s.source!r}: project {s.project!r} is both trained on and held out", "choose another")
     for domain in DOMAINS:
-        for set_name in SETS:
+        for set_name in ("small", "full"):
             held = [s for s in sources if s.split == "heldout" and s.domain == domain and set_name in s.sets]
             if len(held) < 3:
                 raise UserError(f"manifest: {domain} has {len(held)} held-out sources in {set_name!r}, at least 3 are needed")

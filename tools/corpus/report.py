@@ -27,7 +27,7 @@ def print_tables(results: list[Result]) -> None:
     for r in results:
         total[r.domain, r.split] += r.text_bytes
     print(f"\n{'MB of text':12} {'train':>8} {'heldout':>8} {'cross':>8}")
-    for domain in (*DOMAINS, "cross"):
+    for domain in (*DOMAINS, "cross", "mixed"):
         print(f"{domain:12} " + " ".join(f"{total[domain, split] / 1e6:8.2f}" for split in ("train", "heldout", "cross")))
     splits = [sum(v for (_, s), v in total.items() if s == split) / 1e6 for split in ("train", "heldout", "cross")]
     print(f"{'total':12} " + " ".join(f"{v:8.2f}" for v in splits) + f"   = {sum(splits):.1f} MB")
