@@ -12,6 +12,7 @@
 #include "base/threads.h"
 #include "core/tokenizer.h"
 #include "data/calibration.h"
+#include "data/document.h"
 #include "data/domain_sampler.h"
 #include "train/router_folder.h"
 #include "train/routers.h"

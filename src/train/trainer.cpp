@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "base/threads.h"
 #include "core/tokenizer.h"
+#include "data/document.h"
 #include "data/evaluate.h"
 #include "data/loader.h"
 #include "train/add_domain.h"
