@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/peak_memory.h"
 #include "engine/kv_cache.h"
-#include "kernels/quant_matvec.h"
+#include "kernels/amx_tiles.h"
 
 namespace tessera::engine {
 namespace {
@@ -51,9 +51,9 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
     bytes += t.context_length * layers * k * 256;  // recorded routes, their copies and JSON
   }
   bytes += rows * numbers * 7;
-  if (quantised_ways()[0].name == "amx-int8") {  // each thread's rows as tiles want them, of both kinds of weights
+  if (cpu_has_tiles(TileArithmetic::kInt8)) {  // each thread's rows as tiles want them: 8 and 4 bits, bf16
     const int widest = std::max({t.width, static_cast<int>(heads), t.dense_width, h.base_width + h.unique_width});
-    bytes += int64_t{num_threads} * 152 * widest;
+    bytes += int64_t{num_threads} * (152 + 192) * widest;
   }
   bytes += int64_t{t.vocab_size} * 4 * (64 + 4);                          // logits
   bytes += t.context_length * (head_dim(t) + int64_t{64} * num_threads);  // rotations, attention scores

@@ -8,6 +8,7 @@
 #include "base/float_bits.h"
 #include "base/rng.h"
 #include "hwy/targets.h"
+#include "kernels/bf16_amx.h"
 #include "kernels/matvec.h"
 #include "kernels/quant_amx.h"
 #include "kernels/quant_matvec.h"
@@ -134,6 +135,32 @@ TEST(Matvec, TilesInSoftwareGiveTheSameBits) {
         multiply_amx_in_software(w, 16, 50, a.rows, store);
         ref::multiply(w, 16, 50, b.rows, store);
         EXPECT_EQ(a.y, b.y) << count << " rows";
+      }
+    }
+  }
+}
+
+// bf16 weights on tiles in software: as exact as f32, and a result depends on its row and its output alone.
+TEST(Matvec, TilesOfBF16InSoftwareEqualTheTwin) {
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) GTEST_SKIP() << "no AVX-512 here";
+  for (const int64_t inputs : {1, 32, 77, 160}) {
+    for (const int64_t outputs : {1, 16, 45}) {
+      const std::vector<std::byte> bytes = weights_of(WeightType::kBF16, outputs, inputs, 5);
+      const WeightMatrix w = {bytes.data(), WeightType::kBF16, outputs, inputs};
+      for (const Store store : {Store::kSet, Store::kAdd}) {
+        Rows a(37, inputs, outputs, w.type, 9), b(37, inputs, outputs, w.type, 9),
+            alone(37, inputs, outputs, w.type, 9);
+        multiply_bf16_amx_in_software(w, 0, outputs, a.rows, store);
+        ref::multiply(w, 0, outputs, b.rows, store);
+        for (size_t i = 0; i < a.y.size(); ++i) {
+          const double scale = store == Store::kSet ? 1 : a.rows[i / static_cast<size_t>(outputs)].scale;
+          ASSERT_NEAR(a.y[i], b.y[i], 2e-6 * scale * std::sqrt(static_cast<double>(inputs)) + 1e-6);
+        }
+        for (const ProductRow& row : alone.rows) {
+          for (int64_t o = 0; o < outputs; o += 7)
+            multiply_bf16_amx_in_software(w, o, std::min(o + 7, outputs), {&row, 1}, store);
+        }
+        EXPECT_EQ(a.y, alone.y);
       }
     }
   }

@@ -5,9 +5,6 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -15,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "kernels/amx_tiles.h"
 
 namespace tessera {
 namespace {
@@ -23,83 +21,11 @@ namespace {
 
 // Tiles 0 to 3: sums, 16 rows x 16 outputs, i32. 4 and 5: activations, 16 rows x 32 inputs, a byte each. 6: weights, 8
 // fours of inputs x 16 outputs, a byte each, as a block of the file has them.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 32, 32, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 8};
-};
 constexpr int kActivations = 4, kWeights = 6;
-constexpr TileConfig kConfig;
+constexpr TileConfig kConfig = {.row_bytes = {64, 64, 64, 64, 32, 32, 64}, .rows = {16, 16, 16, 16, 16, 16, 8}};
 // What a product asks of its three tiles.
 static_assert(kConfig.rows[0] == kConfig.rows[kActivations] && kConfig.row_bytes[0] == kConfig.row_bytes[kWeights] &&
               kConfig.row_bytes[kActivations] / 4 == kConfig.rows[kWeights]);
-
-struct Hardware {
-  // Of the calling thread. Released when done: tiles in use make every switch of threads dearer.
-  static void configure(const TileConfig& config = kConfig) { asm volatile("ldtilecfg %0" : : "m"(config)); }
-  static void release() { asm volatile("tilerelease"); }
-  template <int kTile>
-  static void zero() {
-    asm volatile("tilezero %%tmm%c0" : : "i"(kTile));
-  }
-  template <int kTile>
-  static void load(const std::byte* from, int64_t stride) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
-  }
-  template <int kTile>
-  static void store(int32_t* to, int64_t stride) {
-    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");
-  }
-  // sums += activations (signed or not) x weights (never signed)
-  template <int kSums, int kFrom, bool kSigned>
-  static void multiply() {
-    if constexpr (kSigned) {
-      asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kFrom), "i"(kWeights));
-    } else {
-      asm volatile("tdpbuud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kFrom), "i"(kWeights));
-    }
-  }
-};
-
-struct Software {
-  static inline thread_local std::byte tiles[8][16][64];
-  static constexpr const TileConfig& config = kConfig;
-
-  static void configure() { std::memset(tiles, 0, sizeof tiles); }
-  static void release() {}
-  template <int kTile>
-  static void zero() {
-    std::memset(tiles[kTile], 0, sizeof tiles[kTile]);
-  }
-  template <int kTile>
-  static void load(const std::byte* from, int64_t stride) {
-    zero<kTile>();
-    for (int r = 0; r < config.rows[kTile]; ++r)
-      std::memcpy(tiles[kTile][r], from + r * stride, config.row_bytes[kTile]);
-  }
-  template <int kTile>
-  static void store(int32_t* to, int64_t stride) {
-    for (int r = 0; r < config.rows[kTile]; ++r)
-      std::memcpy(reinterpret_cast<std::byte*>(to) + r * stride, tiles[kTile][r], config.row_bytes[kTile]);
-  }
-  template <int kSums, int kFrom, bool kSigned>
-  static void multiply() {
-    for (int m = 0; m < config.rows[kSums]; ++m) {
-      for (int k = 0; k < config.row_bytes[kFrom] / 4; ++k) {
-        for (int n = 0; n < config.row_bytes[kSums] / 4; ++n) {
-          int32_t sum;
-          std::memcpy(&sum, &tiles[kSums][m][4 * n], 4);
-          for (int i = 0; i < 4; ++i) {
-            const int x = static_cast<int>(tiles[kFrom][m][4 * k + i]),
-                      w = static_cast<int>(tiles[kWeights][k][4 * n + i]);
-            sum += (kSigned ? static_cast<int8_t>(x) : x) * w;
-          }
-          std::memcpy(&tiles[kSums][m][4 * n], &sum, 4);
-        }
-      }
-    }
-  }
-};
 
 // Activations as tiles want them. 4 bits: one plane of i8. 8 bits, whose activations are i16: the low bytes, then the
 // high ones, x = low + 256 high.
@@ -155,12 +81,12 @@ struct Block {
       constexpr int kSums = t * kPlanes;
       Tiles::template zero<kSums>();
       Tiles::template load<kActivations>(planes, kBlockInputs);
-      Tiles::template multiply<kSums, kActivations, kBits == 4>();
+      Tiles::template multiply_bytes<kSums, kActivations, kWeights, kBits == 4>();
       Tiles::template store<kSums>(&sums[t][0][0][0], 64);
       if constexpr (kPlanes == 2) {
         Tiles::template zero<kSums + 1>();
         Tiles::template load<kActivations + 1>(planes + Activations::kPlaneBytes, kBlockInputs);
-        Tiles::template multiply<kSums + 1, kActivations + 1, true>();
+        Tiles::template multiply_bytes<kSums + 1, kActivations + 1, kWeights, true>();
         Tiles::template store<kSums + 1>(&sums[t][1][0][0], 64);
       }
       multiply<t + 1>(planes + tile_stride, tile_stride, tiles, sums);
@@ -240,18 +166,6 @@ void multiply_on(const WeightMatrix& w, int64_t begin, int64_t end, std::span<co
                             : multiply_rows<Tiles, 4>(w, begin, end, rows, store);
 }
 
-bool cpu_has_amx_int8() {  // not every compiler's __builtin_cpu_supports knows the name
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTile) && (edx & kInt8);
-}
-
-// Linux gives the tiles' state to processes that ask for it (arch_prctl(2)); the answer holds for all of their threads.
-bool may_use_tiles() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
 // A product on tiles is what the twin says, and takes less time than by `other`: all tiles in use.
 bool trial_agrees(MultiplyQuantised other) {
   constexpr int64_t kInputs = 256, kOutputs = 128;
@@ -282,7 +196,7 @@ bool trial_agrees(MultiplyQuantised other) {
     };
     const double others = seconds(other, expected);
     ref::multiply(w, 0, kOutputs, rows, Store::kSet);
-    if (seconds(multiply_on<Hardware>, found) > others || found != expected) return false;
+    if (seconds(multiply_on<HardwareTiles<kConfig>>, found) > others || found != expected) return false;
   }
   return true;
 }
@@ -290,30 +204,29 @@ bool trial_agrees(MultiplyQuantised other) {
 }  // namespace
 
 bool has_amx(MultiplyQuantised other) {
-  static const bool found = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            cpu_has_amx_int8() && may_use_tiles() && trial_agrees(other);
+  static const bool found = cpu_has_tiles(TileArithmetic::kInt8) && trial_agrees(other);
   return found;
 }
 
 void multiply_amx(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store) {
-  multiply_on<Hardware>(w, begin, end, rows, store);
+  multiply_on<HardwareTiles<kConfig>>(w, begin, end, rows, store);
 }
 
 void multiply_amx_in_software(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
                               Store store) {
-  multiply_on<Software>(w, begin, end, rows, store);
+  multiply_on<SoftwareTiles<kConfig>>(w, begin, end, rows, store);
 }
 
 int64_t amx_rounds(int64_t rounds) {
-  static constexpr TileConfig full = {.row_bytes = {64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16}};
-  Hardware::configure(full);
-  Hardware::zero<0>(), Hardware::zero<1>(), Hardware::zero<2>(), Hardware::zero<3>();
-  Hardware::zero<kActivations>(), Hardware::zero<kWeights>();
+  static constexpr TileConfig full = {.row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
+  using Tiles = HardwareTiles<full>;
+  Tiles::configure();
+  Tiles::zero<0>(), Tiles::zero<1>(), Tiles::zero<2>(), Tiles::zero<3>(), Tiles::zero<4>(), Tiles::zero<5>();
   for (int64_t i = 0; i < rounds; ++i) {
-    Hardware::multiply<0, kActivations, true>(), Hardware::multiply<1, kActivations, true>();
-    Hardware::multiply<2, kActivations, true>(), Hardware::multiply<3, kActivations, true>();
+    Tiles::multiply_bytes<0, 4, 5, true>(), Tiles::multiply_bytes<1, 4, 5, true>();
+    Tiles::multiply_bytes<2, 4, 5, true>(), Tiles::multiply_bytes<3, 4, 5, true>();
   }
-  Hardware::release();
+  Tiles::release();
   return rounds * 4 * 16 * 16 * 64;
 }
 

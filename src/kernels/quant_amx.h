@@ -10,8 +10,7 @@ namespace tessera {
 inline constexpr size_t kAmxRows = 16;
 
 // The CPU has AMX-INT8 and what goes with it, the system lets this process use tiles, and in a trial at the start a
-// product on them gave what the twin gives, in less time than by `other`. (Written without such a machine: the trial
-// keeps wrong values and slow ones away.)
+// product on them gave what the twin gives, in less time than by `other`.
 bool has_amx(MultiplyQuantised other);
 
 // kernels/matvec.h's multiply for a multiple of kAmxRows rows. The second is the same code on tiles in software, which

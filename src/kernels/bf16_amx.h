@@ -1,0 +1,23 @@
+// The product with bf16 weights on AMX tiles. Activations are f32: each is the sum of three bf16 numbers (8 bits of its
+// mantissa each), so nothing of it is lost, and three tile products take the place of one.
+#pragma once
+#include <span>
+
+#include "kernels/matvec.h"
+
+namespace tessera {
+
+// The CPU has AMX-BF16 and what goes with it, the system lets this process use tiles, and in a trial at the start a
+// product on them was near the twin's, in less time than by `other`.
+using MultiplyFloat = void (*)(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                               Store store);
+bool has_amx_bf16(MultiplyFloat other);
+
+// kernels/matvec.h's multiply for bf16 weights: a result depends on its row and its output alone here too. The second
+// is the same code on tiles in software: it needs AVX-512 (F, BW), not AMX.
+void multiply_bf16_amx(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                       Store store);
+void multiply_bf16_amx_in_software(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
+                                   Store store);
+
+}  // namespace tessera
