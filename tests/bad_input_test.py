@@ -332,6 +332,35 @@ def test_too_little_memory_is_one_error(trained):
     refused(run(TESSERA, "data", "build", "large.jsonl", "--out", "large", "--tokenizer", TOKENIZER, cwd=trained, **limit), "out of memory")
 
 
+@pytest.mark.parametrize("command", [["generate", "runs/tiny", "-n", 5], ["quantize", "runs/tiny", "small", "--bits", 8]])
+def test_threads_that_cannot_be_started_are_done_without(trained, command):
+    shutil.rmtree(trained / "small", ignore_errors=True)
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (100 << 20, 100 << 20))}
+    threads = ["--threads", 64] if command[0] == "generate" else []
+    result = run(TESSERA, *command, *threads, cwd=trained, **limit)
+    assert result.returncode == 0, result.stderr
+    assert ("of 64 threads run" in result.stderr) == bool(threads)
+
+
+def test_weights_that_are_not_numbers_are_not_quantised(copy):
+    weights = sorted((copy / "runs/tiny").rglob("model.safetensors"))[-1]
+    data = bytearray(weights.read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    tensor = json.loads(data[8 : 8 + size])["layers.0.components.1.down"]
+    at = 8 + size + tensor["data_offsets"][0]
+    data[at : at + 4] = b"\0\0\xc0\x7f"
+    weights.write_bytes(data)
+    refused(run(TESSERA, "quantize", "runs/tiny", "--bits", "4", cwd=copy), "layers.0.components.1.down", hint=False)
+    assert not (copy / "runs/tiny-q4").exists()
+
+
+def test_quantize_names_its_folder_itself(trained):
+    shutil.rmtree(trained / "runs/tiny-q4", ignore_errors=True)
+    result = run(TESSERA, "quantize", "runs/tiny/", "--bits", "4", cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert (trained / "runs/tiny-q4/model.safetensors").exists()
+
+
 def test_tokens_that_training_never_saw(trained):
     """Bytes of other scripts and private characters: they are tokens like others, of no domain in particular."""
     text = "".join(chr(c) for c in range(0xE000, 0xE028))

@@ -64,6 +64,20 @@ def test_finished_runs_are_skipped_and_broken_ones_go_on(folder):
         assert result(folder, "broken", name) == result(folder, "whole", name)
 
 
+def test_a_variant_may_have_data_of_its_own(folder):
+    run(TESSERA, "data", "build", "two.jsonl", "--out", "again", "--tokenizer", TOKENIZER, cwd=folder)
+    (folder / "two").mkdir()
+    for name, path in (("one", "data"), ("other", "again")):
+        config = json.loads((folder / "plan/base.json").read_text())
+        config = {**config, "name": name, "data": {**config["data"], "path": path}, "train": {**config["train"], "steps": 2}}
+        (folder / f"two/{name}.json").write_text(json.dumps(config))
+    (folder / "two/plan.json").write_text(json.dumps({"core": {"seeds": [1], "choices": False, "variants": {"one": {}, "other": {}}}}))
+    for made in (2, 0):
+        done = last_json(run(TRAIN, "compare", "two", "--out", "both", "--runs", "both-runs", "--json", cwd=folder))
+        assert done == {"made": made, "skipped": 2 - made, "failed": []}
+    assert result(folder, "both", "other")["config"]["data"]["path"] == "again"
+
+
 def test_a_result_of_another_config_is_never_overwritten(folder):
     changed = run(TRAIN, "compare", "plan", "--out", "whole", "--runs", "whole-runs", "--only", "narrow", "--train.steps=110", cwd=folder, ok=False)
     assert changed.returncode == 2 and "comes from another config" in changed.stderr

@@ -98,8 +98,8 @@ def model(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def generate(model, *options):
-    command = ["generate", str(model), "-p", "One text of some length. " * 20, "-n", "24", "--temperature", "0", "--threads", "2", "--json"]
+def generate(model, *options, tokens=24):
+    command = ["generate", str(model), "-p", "One text of some length. " * 20, "-n", str(tokens), "--temperature", "0", "--threads", "2", "--json"]
     return run(TESSERA, *command, *options, cwd=model)
 
 
@@ -124,6 +124,15 @@ def test_peak_memory_stays_under_the_budget_and_the_text_is_the_same(model):
         if mebibytes == smallest + 80:  # the budget is used, too
             assert slots * COMPONENT_BYTES > 60 << 20
             assert bounded["memory"]["bytes_read"] > slots * COMPONENT_BYTES
+
+
+def test_the_probabilities_of_every_place_fit_too(model):
+    smallest = smallest_budget(generate(model, "--memory", "1MiB"))
+    result = generate(model, "--memory", f"{smallest}MiB", "--logprobs", "1000", tokens=100)
+    assert result.returncode == 0, result.stderr
+    bounded = json.loads(result.stdout.splitlines()[-1])
+    assert all(len(place["top"]) == 1000 for place in bounded["logprobs"])
+    assert bounded["peak_rss_bytes"] <= smallest << 20
 
 
 def test_a_budget_that_cannot_work_is_refused_before_loading(model):

@@ -299,7 +299,8 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     core, others = list(plan["core"]["variants"]), [n for g in ("ablations", "sizes") if g in plan for n in plan[g]["variants"]]
     speeds = timing.get("variants", {})
     counts = next((r["items"] for v in results.by_variant.values() for r in v.values()), {})
-    everyone = "All variants but `no-splices`, which draws other text" if "no-splices" in results else "All variants"
+    others_text = [n for n in ("no-splices", "mixed-documents", "flat-32-mixed-documents") if n in results]
+    everyone = f"All variants but {', '.join(f'`{n}`' for n in others_text)}, which draw other text" if others_text else "All variants"
     text = ["# mHC against its baselines", "",
             f"Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. {everyone}: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",

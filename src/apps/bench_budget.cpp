@@ -282,7 +282,7 @@ int run_budget_bench(const BudgetBenchOptions& options) {
   json["threads"] = threads;
   json["cpu"] = machine_name();
   json["commit"] = commit();
-  std::cout << json.dump() << "\n";
+  if (options.json) std::cout << json.dump() << "\n";
   return 0;
 }
 
@@ -295,6 +295,7 @@ void add_bench_budget_command(CLI::App& app) {
       ->transform(size_value());
   command->add_option("--turns", options->turns, "that count")->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_option("--threads", options->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
+  command->add_flag("--json", options->json, "last line: one JSON object");
   command->footer("Example: ./tessera bench engine --budget --routes runs/demo --text README.md");
   command->callback([options] { run_budget_bench(*options); });
 }

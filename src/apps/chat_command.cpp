@@ -131,6 +131,7 @@ void run_chat(const EngineArguments& args, const engine::GenerateOptions& given,
   action.sa_handler = on_interrupt;
   while (const std::optional<std::string> line = read_line(interactive)) {
     if (line->find_first_not_of(" \t") == std::string::npos) continue;
+    if (!history.empty()) ::write_history(history.c_str());  // now: Ctrl-C at the prompt ends the program
     try {
       if (line->front() == '/') {
         if (!run_command(*line, session, loaded)) break;
@@ -152,7 +153,6 @@ void run_chat(const EngineArguments& args, const engine::GenerateOptions& given,
       if (!e.hint().empty()) log_info("hint:  {}", e.hint());
     }
   }
-  if (!history.empty()) ::write_history(history.c_str());
 }
 
 }  // namespace

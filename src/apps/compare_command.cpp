@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <memory>
 
 #include "apps/commands.h"
 #include "apps/config_arguments.h"
@@ -189,6 +190,22 @@ bool add_spliced(Json& result, const fs::path& run, const Config& config, const 
   return true;
 }
 
+struct DataSet {
+  ShardSet shards;
+  Suite suite, without_choices;
+
+  explicit DataSet(const fs::path& path)
+      : shards(path, /*verify_hashes=*/true), suite(load_suite(path)), without_choices(suite) {
+    without_choices.items.clear();
+    without_choices.hash = hash_hex(suite.hash + " without choices");
+    for (size_t task = 0; task < kChoiceTasks.size(); ++task) {
+      const auto count = std::count_if(suite.items.begin(), suite.items.end(),
+                                       [&](const ChoiceItem& item) { return item.task == static_cast<int>(task); });
+      if (count < 1000) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
+    }
+  }
+};
+
 enum class Outcome { kDone, kSkipped, kInterrupted };
 
 Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite, const ShardSet& shards) {
@@ -281,23 +298,15 @@ void run_compare(const Arguments& args) {
     return;
   }
   if (args.time) return time_variants(args, plan);
-  const fs::path data = config_of(args, plan.front()).data.path;
-  const ShardSet shards(data, /*verify_hashes=*/true);
-  const Suite suite = load_suite(data);
-  Suite without_choices = suite;
-  without_choices.items.clear();
-  without_choices.hash = hash_hex(suite.hash + " without choices");
-  const bool any_choices = std::any_of(plan.begin(), plan.end(), [](const Planned& p) { return p.choices; });
-  for (size_t task = 0; any_choices && task < kChoiceTasks.size(); ++task) {
-    const auto count = std::count_if(suite.items.begin(), suite.items.end(),
-                                     [&](const ChoiceItem& item) { return item.task == static_cast<int>(task); });
-    if (count < 1000) log_warn("the {} task has {} items only", kChoiceTasks[task], count);
-  }
+  std::map<std::string, std::unique_ptr<const DataSet>> data_sets;
   int done = 0, skipped = 0;
   std::vector<std::string> failed;
   for (const Planned& p : plan) {
     try {
-      const Outcome outcome = compare_one(args, p, p.choices ? suite : without_choices, shards);
+      const std::string path = config_of(args, p).data.path;
+      std::unique_ptr<const DataSet>& data = data_sets[path];
+      if (!data) data = std::make_unique<const DataSet>(path);
+      const Outcome outcome = compare_one(args, p, p.choices ? data->suite : data->without_choices, data->shards);
       if (outcome == Outcome::kInterrupted) throw CLI::RuntimeError(130);
       ++(outcome == Outcome::kDone ? done : skipped);
     } catch (const Error& e) {  // one run that diverges doesn't stop the night's work

@@ -72,7 +72,8 @@ void add_data_commands(CLI::App& app) {
   const auto build = std::make_shared<BuildArguments>();
   CLI::App* command = data->add_subcommand("build", "Documents (JSONL) -> curated, tokenised data set");
   command
-      ->add_option("INPUT", build->inputs, ".jsonl or .jsonl.zst files, folders of them, or fetched sets: small, full, mixed")
+      ->add_option("INPUT", build->inputs,
+                   ".jsonl or .jsonl.zst files, folders of them, or fetched sets: small, full, mixed")
       ->required();
   command->add_option("--out", build->options.out, "folder to write (small, full: data/SET/built)");
   command->add_option("--tokenizer", build->options.tokenizer, "tokenizer.json (data/tokenizers/tessera-4096.json)");

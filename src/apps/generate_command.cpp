@@ -66,20 +66,25 @@ void add_generate_command(CLI::App& app) {
                  {"finish_reason", generated.finish_reason},
                  {"prefill_tokens_per_s", rate(generated.num_prefilled_tokens, generated.prefill_seconds)},
                  {"decode_tokens_per_s", rate(num_generated - 1.0, generated.decode_seconds)},
-                 {"peak_rss_bytes", peak_rss_bytes()},
                  {"routing", Json::array({to_json(generated.route)})}};
     if (loaded.engine->plan()) json["memory"] = memory_json(*loaded.engine);
+    std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+    text.pop_back();  // the object goes on
+    std::cout << text;
     if (args->options.num_logprobs > 0) {
-      json["logprobs"] = Json::array();
+      std::cout << ",\"logprobs\":[";  // one place at a time: all of them as one object would not fit into --memory
       for (size_t i = 0; i < generated.logprobs.size(); ++i) {
         Json top = Json::array();
         for (const engine::TokenLogprob& t : generated.top_logprobs[i])
           top.push_back({{"token", t.token}, {"logprob", t.logprob}});
-        json["logprobs"].push_back(
-            {{"token", generated.logprobs[i].token}, {"logprob", generated.logprobs[i].logprob}, {"top", top}});
+        const Json place = {{"token", generated.logprobs[i].token},
+                            {"logprob", generated.logprobs[i].logprob},
+                            {"top", std::move(top)}};
+        std::cout << (i > 0 ? "," : "") << place;
       }
+      std::cout << "]";
     }
-    std::cout << json.dump(-1, ' ', false, Json::error_handler_t::replace) << "\n";
+    std::cout << ",\"peak_rss_bytes\":" << peak_rss_bytes() << "}\n";
   });
 }
 

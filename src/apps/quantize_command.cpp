@@ -62,6 +62,7 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
   const std::vector<TensorSpec> specs = tensor_specs(model.architecture);
   for (const TensorSpec& spec : specs) {
     const TensorInfo& tensor = model.weights->at(spec.name);
+    if (tensor.dtype != "U8") check_finite(*model.weights, tensor);  // in a group, it would spoil or hide the others
     TensorToWrite entry = {spec.name, tensor.dtype, spec.shape, model.weights->bytes(tensor), spec.page_start};
     if (const int b = quantised_bits(spec, bits); b > 0) {
       weight_type(file, tensor);
@@ -124,11 +125,19 @@ void add_quantize_command(CLI::App& app) {
   auto args = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("quantize", "A model's matrices in 16 (bf16), 8 or 4 bits");
   command->add_option("MODEL_OR_RUN", args->model, "a model folder or a run")->required();
-  command->add_option("OUT", args->out, "the model folder to write; it must not be there yet")->required();
+  command->add_option("OUT", args->out, "the model folder to write, not there yet (MODEL-q8, -q4, -bf16)");
   command->add_option("--bits", args->bits, "16, 8 or 4")->check(CLI::IsMember({16, 8, 4}))->capture_default_str();
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer("Example: ./tessera quantize runs/demo models/demo-8 --bits 8");
-  command->callback([args] { run_quantize(args->model, args->out, args->bits, args->json); });
+  command->callback([args] {
+    fs::path out = args->out;
+    if (out.empty()) {
+      const fs::path model = fs::path(args->model).lexically_normal();
+      out = (model.has_filename() ? model : model.parent_path()).string() +
+            (args->bits == 16 ? "-bf16" : fmt::format("-q{}", args->bits));
+    }
+    run_quantize(args->model, out, args->bits, args->json);
+  });
 }
 
 }  // namespace tessera

@@ -13,7 +13,8 @@ namespace tessera {
 namespace {
 
 TEST(DirectFile, ReadsFromAnyPageToAnyLength) {
-  const std::filesystem::path path = std::filesystem::temp_directory_path() / ("tessera-direct-" + std::to_string(::getpid()));
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("tessera-direct-" + std::to_string(::getpid()));
   std::string text;
   for (int i = 0; i < 10000; ++i) text += static_cast<char>(i * 7 % 251);
   write_file_atomic(path, text);

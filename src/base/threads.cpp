@@ -6,6 +6,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -34,7 +35,10 @@ void parallel_for(int64_t n, const std::function<void(int64_t)>& body, int num_t
     }
   };
   std::vector<std::jthread> threads;
-  for (int t = 1; t < num_threads && t * grain < n; ++t) threads.emplace_back(work);
+  try {
+    for (int t = 1; t < num_threads && t * grain < n; ++t) threads.emplace_back(work);
+  } catch (const std::system_error&) {  // no more threads to be had: those that run do the work
+  }
   work();
   threads.clear();
   if (failure) std::rethrow_exception(failure);

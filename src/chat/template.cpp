@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/log.h"
 
 namespace tessera::chat {
 namespace {
@@ -87,6 +88,9 @@ Template::Template(std::string_view jinja) {
     form_ = "llama3";
   } else if (jinja.find("[INST]") != std::string_view::npos) {
     form_ = "llama2";
+  } else if (!jinja.empty()) {
+    log_warn(
+        "the model's chat template is none of ChatML, Llama 3, [INST]: \"User:\" and \"Assistant:\" take its place");
   }
 }
 

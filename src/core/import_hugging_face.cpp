@@ -41,7 +41,8 @@ class HuggingFaceConfig {
   Architecture architecture() const {
     const std::string kind = text("model_type", "");
     if (kind != "llama" && kind != "mixtral")
-      fail("key 'model_type': \"" + kind + "\" isn't read", "these are: llama, mixtral");
+      fail("key 'model_type': \"" + kind + "\" isn't read",
+           json_.contains("format") ? "a Tessera model needs no import" : "these are: llama, mixtral");
     check_unsupported();
     Architecture a;
     Trunk& t = a.trunk;

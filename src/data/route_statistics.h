@@ -11,7 +11,7 @@
 namespace tessera {
 
 // A component is dead when fewer than 0.1 % of its domain's tokens pick it: the tokens of that domain's text; of all
-// text for a domain that is always active. Without such text (0 tokens) nothing is said.
+// text for a domain that is always active, or a flat MoE's only one. Without such text (0 tokens) nothing is said.
 inline bool is_dead(int64_t picks, int64_t tokens) {
   return static_cast<double>(picks) < 1e-3 * static_cast<double>(tokens);
 }

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "base/error.h"
@@ -178,12 +179,17 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
   for (size_t i = 0; i < wanted.size(); ++i) {
     float* out = &hidden_[i * static_cast<size_t>(width)];
     rms_norm_row(&x_[static_cast<size_t>(wanted[i] * width)], weights_.final_norm.data(), width, eps, out);
-    if (!std::all_of(out, out + width, [](float v) { return std::isfinite(v); })) {
-      throw Error(ErrorCode::kData, model_.path.string() + ": the model's output is not finite",
-                  "its weights hold values that are not finite or far too large");
-    }
+    check_finite({out, static_cast<size_t>(width)});
   }
   return {hidden_.data(), wanted.size() * static_cast<size_t>(width)};
+}
+
+void Engine::check_finite(std::span<const float> values) const {
+  uint32_t largest_bits = 0;
+  for (const float v : values) largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(v) & 0x7fffffffu);
+  if (largest_bits < 0x7f800000u) return;  // of an infinity
+  throw Error(ErrorCode::kData, model_.path.string() + ": the model's output is not finite",
+              "its weights hold values that are not finite or far too large");
 }
 
 void Engine::logits(std::span<const float> hidden_RD, float* out_RV) {
@@ -192,6 +198,8 @@ void Engine::logits(std::span<const float> hidden_RD, float* out_RV) {
   std::copy(hidden_RD.begin(), hidden_RD.end(), head_input_.values.begin());
   if (weights_.head.is_quantised()) pool_.run(rows, [&](int64_t r, int) { head_input_.quantise(r, weights_.head); });
   transformer_.project(weights_.head, head_input_, out_RV, vocab_size(), Store::kSet);
+  if (!residency_) model_.weights->file().check_intact();
+  check_finite({out_RV, static_cast<size_t>(rows * vocab_size())});
 }
 
 }  // namespace tessera::engine

@@ -65,10 +65,11 @@ class Engine {
   // The routing of such a pass alone, for benchmarks: its tokens are embedded and routed as in forward (but for a gate,
   // which reads each layer's input), no layer runs. Not to be mixed with forward on the same sequence.
   void route(std::span<const Segment> segments) { begin_pass(segments); }
-  // Logits [rows, V] of hidden rows [rows, D].
+  // Logits [rows, V] of hidden rows [rows, D]. Throws as forward does.
   void logits(std::span<const float> hidden_RD, float* out_RV);
 
  private:
+  void check_finite(std::span<const float> values) const;
   struct Pass {
     std::vector<TokenRow> rows;
     std::vector<RowPlace> places;

@@ -70,20 +70,22 @@ TextRun run(Engine& engine, const std::vector<int32_t>& tokens, size_t piece) {
 }
 
 std::map<Part, int> parts_in(int bits) {  // as `quantize` does it
-  return {{Part::kAttention, bits}, {Part::kDense, bits},  {Part::kBank, bits}, {Part::kComponent, bits},
-          {Part::kAlwaysOn, bits},  {Part::kEmbedding, 8}, {Part::kHead, 8}};
+  return {{Part::kAttention, bits},        {Part::kDense, bits},    {Part::kBank, bits},
+          {Part::kComponent, bits},        {Part::kAlwaysOn, bits}, {Part::kEmbedding, std::max(bits, 8)},
+          {Part::kHead, std::max(bits, 8)}};
 }
 
 TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     SCOPED_TRACE(kind.name);
     const auto plain = write_random_model(kind.architecture, kind.name);
-    const auto in_8_bits = quantised(plain, parts_in(8)), in_4_bits = quantised(plain, parts_in(4));
+    const auto in_bf16 = quantised(plain, parts_in(16)), in_8_bits = quantised(plain, parts_in(8)),
+               in_4_bits = quantised(plain, parts_in(4));
     // 170 tokens: enough for two threads to take blocks of rows.
     const std::vector<int32_t> tokens = random_tokens(170, 60, 1), other = random_tokens(140, 60, 2);
     for (const auto& [folder, kv] :
          {std::pair(plain, KvType::kF32), std::pair(plain, KvType::kF16), std::pair(plain, KvType::kI8),
-          std::pair(in_8_bits, KvType::kF16), std::pair(in_4_bits, KvType::kF16)}) {
+          std::pair(in_bf16, KvType::kF16), std::pair(in_8_bits, KvType::kF16), std::pair(in_4_bits, KvType::kF16)}) {
       Engine one(open_model(folder), {1, {}, kv}), two(open_model(folder), {2, {}, kv});
       const TextRun whole = run(one, tokens, 1000), other_whole = run(one, other, 1000);
       for (const auto& [engine, piece] : {std::pair(&one, size_t{1}), std::pair(&one, size_t{37}),

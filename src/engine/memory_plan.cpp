@@ -51,10 +51,12 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
     bytes += t.context_length * layers * k * 256;  // recorded routes, their copies and JSON
   }
   bytes += rows * numbers * 7;
-  if (cpu_has_tiles(TileArithmetic::kInt8)) {  // each thread's rows as tiles want them: 8 and 4 bits, bf16
-    const int widest = std::max({t.width, static_cast<int>(heads), t.dense_width, h.base_width + h.unique_width});
-    bytes += int64_t{num_threads} * (152 + 192) * widest;
-  }
+  // Each thread's rows as tiles want them: 8 and 4 bits, bf16.
+  const int64_t tiles =
+      (cpu_has_tiles(TileArithmetic::kInt8) ? 152 : 0) + (cpu_has_tiles(TileArithmetic::kBF16) ? 192 : 0);
+  const int widest = std::max({t.width, static_cast<int>(heads), t.dense_width, h.base_width + h.unique_width,
+                               h.always_on_width, 2 * a.domain_router.width, 2 * a.component_router.width});
+  bytes += int64_t{num_threads} * tiles * widest;
   bytes += int64_t{t.vocab_size} * 4 * (64 + 4);                          // logits
   bytes += t.context_length * (head_dim(t) + int64_t{64} * num_threads);  // rotations, attention scores
   return 2 * bytes + 4 * kMiB + num_threads * kMiB / 2;                   // allocator, stacks

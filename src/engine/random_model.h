@@ -2,6 +2,7 @@
 #pragma once
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "base/float_bits.h"
 #include "base/rng.h"
 #include "core/config.h"
 #include "core/model_file.h"
@@ -76,10 +78,17 @@ inline std::filesystem::path quantised(const std::filesystem::path& folder, cons
     const TensorInfo& tensor = model.weights->at(spec.name);
     TensorToWrite entry = {spec.name, tensor.dtype, tensor.shape, model.weights->bytes(tensor), spec.page_start};
     if (const auto found = bits.find(spec.part); found != bits.end() && spec.shape.size() == 2) {
-      made.emplace_back(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], found->second)));
-      quantise_matrix(reinterpret_cast<const float*>(entry.bytes.data()), spec.shape[0], spec.shape[1], found->second,
-                      made.back().data());
-      entry.dtype = "U8", entry.shape = {static_cast<int64_t>(made.back().size())}, entry.bytes = made.back();
+      const float* values = reinterpret_cast<const float*>(entry.bytes.data());
+      if (found->second == 16) {
+        made.emplace_back(entry.bytes.size() / 2);
+        std::transform(values, values + num_elements(spec.shape), reinterpret_cast<uint16_t*>(made.back().data()),
+                       bf16_from_float);
+        entry.dtype = "BF16", entry.bytes = made.back();
+      } else {
+        made.emplace_back(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], found->second)));
+        quantise_matrix(values, spec.shape[0], spec.shape[1], found->second, made.back().data());
+        entry.dtype = "U8", entry.shape = {static_cast<int64_t>(made.back().size())}, entry.bytes = made.back();
+      }
     }
     tensors.push_back(entry);
   }

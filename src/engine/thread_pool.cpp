@@ -1,8 +1,10 @@
 #include "engine/thread_pool.h"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
+#include "base/log.h"
 #include "base/threads.h"
 
 namespace tessera::engine {
@@ -32,7 +34,11 @@ T wait_for_change(const std::atomic<T>& value, T old, int spins) {
 ThreadPool::ThreadPool(int num_threads) {
   if (num_threads <= 0) num_threads = num_cpus();
   spins_ = num_threads <= num_cpus() ? kSpins : 0;
-  for (int t = 1; t < num_threads; ++t) threads_.emplace_back([this, t] { serve(t); });
+  try {
+    for (int t = 1; t < num_threads; ++t) threads_.emplace_back([this, t] { serve(t); });
+  } catch (const std::system_error& e) {  // results are the same with fewer
+    log_warn("{} of {} threads run: {}", threads_.size() + 1, num_threads, e.code().message());
+  }
 }
 
 ThreadPool::~ThreadPool() {

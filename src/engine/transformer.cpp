@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/amx_tiles.h"
 
 namespace tessera::engine {
 
@@ -22,8 +23,9 @@ namespace {
 
 // Outputs a task: enough tasks to share out evenly, none so small that handing it out costs more than doing it.
 int64_t task_outputs(int64_t outputs, int64_t work_an_output, int threads) {
-  constexpr int64_t kLeastWork = 1 << 14;  // multiply-adds
-  const int64_t fair = num_blocks(outputs, 16 * threads),
+  constexpr int64_t kLeastWork = 1 << 14;                          // multiply-adds
+  static const bool tiles = cpu_has_tiles(TileArithmetic::kInt8);  // which pack the rows anew for each task
+  const int64_t fair = std::max<int64_t>(num_blocks(outputs, 16 * threads), tiles ? 128 : 1),
                 least = num_blocks(kLeastWork, std::max<int64_t>(1, work_an_output));
   return num_blocks(std::max(fair, least), kBlockOutputs) * kBlockOutputs;
 }

@@ -16,6 +16,11 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
+// The shapes of sums [m, n], a [m, k] and b [k, n] fit, counted in 4 bytes.
+template <const TileConfig& config, int kSums, int kA, int kB>
+constexpr bool kShapesFit = config.rows[kSums] == config.rows[kA] && config.row_bytes[kSums] == config.row_bytes[kB] &&
+                            config.row_bytes[kA] / 4 == config.rows[kB] && kSums != kA&& kA != kB&& kSums != kB;
+
 template <const TileConfig& config>
 struct HardwareTiles {
   // Of the calling thread. Released when done: tiles in use make every switch of threads dearer.
@@ -36,6 +41,7 @@ struct HardwareTiles {
   // sums, i32 [m, n] += a, bytes [m, 4 k], signed or not, x b, bytes [k, 4 n], never signed.
   template <int kSums, int kA, int kB, bool kSigned>
   static void multiply_bytes() {
+    static_assert(kShapesFit<config, kSums, kA, kB>);
     if constexpr (kSigned) {
       asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
     } else {
@@ -45,6 +51,7 @@ struct HardwareTiles {
   // sums, f32 [m, n] += a, bf16 [m, 2 k], x b, bf16 [k, 2 n].
   template <int kSums, int kA, int kB>
   static void multiply_bf16() {
+    static_assert(kShapesFit<config, kSums, kA, kB>);
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kA), "i"(kB));
   }
 };
@@ -114,6 +121,17 @@ struct SoftwareTiles {
     }
   }
 };
+
+template <class Tiles>
+struct TileSession {
+  TileSession() { Tiles::configure(); }
+  ~TileSession() { Tiles::release(); }
+  TileSession(const TileSession&) = delete;
+  TileSession& operator=(const TileSession&) = delete;
+};
+
+// What the code around tiles needs besides.
+#define TESSERA_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw")))
 
 // The CPU has the tiles and what computes on them, AVX-512 (F, BW) too, and the system lets this process use them.
 enum class TileArithmetic { kInt8, kBF16 };

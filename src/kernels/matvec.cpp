@@ -136,11 +136,6 @@ namespace tessera {
 
 HWY_EXPORT(multiply_float);
 
-void multiply_by_vectors(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows,
-                         Store store) {
-  HWY_DYNAMIC_DISPATCH(multiply_float)(w, begin, end, rows, store);
-}
-
 int64_t matrix_bytes(WeightType type, int64_t outputs, int64_t inputs) {
   switch (type) {
     case WeightType::kF32:
@@ -163,12 +158,11 @@ void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const
     TESSERA_CHECK(begin % kBlockOutputs == 0 && (end % kBlockOutputs == 0 || end == w.outputs),
                   "a range of outputs of a quantised matrix is whole blocks");
     multiply_quantised(w, begin, end, rows, store);
-  } else if (w.type == WeightType::kBF16 && has_amx_bf16(multiply_by_vectors)) {
-    // For single rows too, whose products wait for memory anyway: one way for a matrix, or bits would depend on the
-    // number of rows.
+  } else if (w.type == WeightType::kBF16 && has_amx_bf16()) {
+    // For single rows too: one way for a matrix, or bits would depend on the number of rows.
     multiply_bf16_amx(w, begin, end, rows, store);
   } else {
-    multiply_by_vectors(w, begin, end, rows, store);
+    HWY_DYNAMIC_DISPATCH(multiply_float)(w, begin, end, rows, store);
   }
 }
 

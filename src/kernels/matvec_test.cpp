@@ -141,10 +141,10 @@ TEST(Matvec, TilesInSoftwareGiveTheSameBits) {
 }
 
 // bf16 weights on tiles in software: as exact as f32, and a result depends on its row and its output alone.
-TEST(Matvec, TilesOfBF16InSoftwareEqualTheTwin) {
+TEST(Matvec, TilesOfBF16InSoftwareAreNearTheTwin) {
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw")) GTEST_SKIP() << "no AVX-512 here";
   for (const int64_t inputs : {1, 32, 77, 160}) {
-    for (const int64_t outputs : {1, 16, 45}) {
+    for (const int64_t outputs : {1, 16, 27, 45}) {
       const std::vector<std::byte> bytes = weights_of(WeightType::kBF16, outputs, inputs, 5);
       const WeightMatrix w = {bytes.data(), WeightType::kBF16, outputs, inputs};
       for (const Store store : {Store::kSet, Store::kAdd}) {

@@ -17,16 +17,10 @@
 namespace tessera {
 namespace {
 
-#define TESSERA_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw")))
-
 // Tiles 0 to 3: sums, 16 rows x 16 outputs, i32. 4 and 5: activations, 16 rows x 32 inputs, a byte each. 6: weights, 8
 // fours of inputs x 16 outputs, a byte each, as a block of the file has them.
 constexpr int kActivations = 4, kWeights = 6;
 constexpr TileConfig kConfig = {.row_bytes = {64, 64, 64, 64, 32, 32, 64}, .rows = {16, 16, 16, 16, 16, 16, 8}};
-// What a product asks of its three tiles.
-static_assert(kConfig.rows[0] == kConfig.rows[kActivations] && kConfig.row_bytes[0] == kConfig.row_bytes[kWeights] &&
-              kConfig.row_bytes[kActivations] / 4 == kConfig.rows[kWeights]);
-
 // Activations as tiles want them. 4 bits: one plane of i8. 8 bits, whose activations are i16: the low bytes, then the
 // high ones, x = low + 256 high.
 template <int kBits>
@@ -146,10 +140,7 @@ void multiply_rows(const WeightMatrix& w, int64_t begin, int64_t end, std::span<
   constexpr size_t kMost = Packed<kBits>::kTiles * kAmxRows;
   const int64_t groups = num_blocks(w.inputs, kBlockInputs);
   TESSERA_CHECK(rows.size() % kAmxRows == 0, "rows that fill no tile");
-  const struct Session {
-    Session() { Tiles::configure(); }
-    ~Session() { Tiles::release(); }
-  } session;
+  const TileSession<Tiles> session;
   for (size_t first = 0; first < rows.size(); first += kMost) {
     const std::span<const ProductRow> some = rows.subspan(first, std::min(kMost, rows.size() - first));
     packed.pack(some, groups);
@@ -220,13 +211,12 @@ void multiply_amx_in_software(const WeightMatrix& w, int64_t begin, int64_t end,
 int64_t amx_rounds(int64_t rounds) {
   static constexpr TileConfig full = {.row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
   using Tiles = HardwareTiles<full>;
-  Tiles::configure();
+  const TileSession<Tiles> session;
   Tiles::zero<0>(), Tiles::zero<1>(), Tiles::zero<2>(), Tiles::zero<3>(), Tiles::zero<4>(), Tiles::zero<5>();
   for (int64_t i = 0; i < rounds; ++i) {
     Tiles::multiply_bytes<0, 4, 5, true>(), Tiles::multiply_bytes<1, 4, 5, true>();
     Tiles::multiply_bytes<2, 4, 5, true>(), Tiles::multiply_bytes<3, 4, 5, true>();
   }
-  Tiles::release();
   return rounds * 4 * 16 * 16 * 64;
 }
 

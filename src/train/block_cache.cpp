@@ -9,12 +9,15 @@
 #include <mutex>
 #include <new>
 #include <unordered_map>
+#include <vector>
 
 namespace tessera {
 namespace {
 
 constexpr size_t kSmallestBytes = 256 << 10, kPageBytes = 4 << 10;
 constexpr size_t kHugeBytes = 4 << 20;  // of a block with whole huge pages (2 MiB) wherever it begins
+constexpr size_t kSlack = 32;           // kept and live blocks are together at most 1/32 above the most that was live
+constexpr size_t kMostPieces = 64;      // of a block; the system counts them (vm.max_map_count)
 
 class BlockCache final : public c10::Allocator {
  public:
@@ -32,9 +35,11 @@ class BlockCache final : public c10::Allocator {
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
 
  private:
+  // Pages in one row of addresses, in pieces each of which was mapped at once, so that mremap(2) can move it.
   struct Block {
-    void* address;
+    std::byte* address;
     size_t bytes;
+    std::vector<size_t> pieces;
   };
 
   explicit BlockCache(c10::Allocator* small) : small_(small) {}
@@ -43,24 +48,50 @@ class BlockCache final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     const auto it = std::find_if(kept_.begin(), kept_.end(), [&](const Block& b) { return b.bytes == bytes; });
     if (it != kept_.end()) {
-      void* block = it->address;
+      Block block = std::move(*it);
       kept_.erase(it);
       kept_bytes_ -= bytes;
-      return live(block, bytes);
+      return live(std::move(block));
     }
-    const size_t most = std::max(most_live_, live_bytes_ + bytes) / 4 * 5;
+    const size_t most = std::max(most_live_, live_bytes_ + bytes) / kSlack * (kSlack + 1);
+    Block block = map(bytes);
+    while (!block.address && !kept_.empty()) unmap_oldest(), block = map(bytes);  // under a limit on the process
+    if (!block.address) throw std::bad_alloc();
+    if (live_bytes_ + kept_bytes_ + bytes > most) take_pages(block);
     while (!kept_.empty() && live_bytes_ + kept_bytes_ + bytes > most) unmap_oldest();
-    void* block = map(bytes);
-    while (!block && !kept_.empty()) unmap_oldest(), block = map(bytes);  // under a limit on the process
-    if (!block) throw std::bad_alloc();
-    return live(block, bytes);
+    return live(std::move(block));
   }
 
-  static void* map(size_t bytes) {
-    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) return nullptr;
+  static Block map(size_t bytes, void* at = nullptr) {
+    void* block = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED : 0), -1, 0);
+    if (block == MAP_FAILED) return {nullptr, 0, {}};
     if (bytes >= kHugeBytes) madvise(block, bytes, MADV_HUGEPAGE);  // only a wish
-    return block;
+    return {static_cast<std::byte*>(block), bytes, {bytes}};
+  }
+
+  // Moves the pages of kept blocks, the oldest first, to the addresses of a block that has none yet. A page moved costs
+  // a tenth of one that is given back and faulted in anew.
+  void take_pages(Block& block) {
+    std::vector<size_t> pieces;
+    size_t filled = 0;
+    while (filled < block.bytes && !kept_.empty() && pieces.size() < kMostPieces) {
+      Block& from = kept_.back();
+      const size_t piece = std::min(from.pieces.back(), block.bytes - filled);
+      if (mremap(from.address + from.bytes - piece, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED,
+                 block.address + filled) == MAP_FAILED) {  // too many mappings: what was there may be gone
+        if (!map(block.bytes - filled, block.address + filled).address) throw std::bad_alloc();
+        break;
+      }
+      filled += piece;
+      pieces.push_back(piece);
+      from.bytes -= piece;
+      kept_bytes_ -= piece;
+      from.pieces.back() -= piece;
+      if (from.pieces.back() == 0) from.pieces.pop_back();
+      if (from.bytes == 0) kept_.pop_back();
+    }
+    if (filled < block.bytes) pieces.push_back(block.bytes - filled);
+    block.pieces = std::move(pieces);
   }
 
   void unmap_oldest() {
@@ -69,11 +100,12 @@ class BlockCache final : public c10::Allocator {
     kept_.pop_back();
   }
 
-  void* live(void* block, size_t bytes) {
-    sizes_[block] = bytes;
-    live_bytes_ += bytes;
+  void* live(Block block) {
+    void* address = block.address;
+    live_bytes_ += block.bytes;
     most_live_ = std::max(most_live_, live_bytes_);
-    return block;
+    live_[address] = std::move(block);
+    return address;
   }
 
   static void give_back(void* block) {
@@ -83,19 +115,19 @@ class BlockCache final : public c10::Allocator {
   bool keep(void* block) {  // false: a small one, or made before this cache
     if (reinterpret_cast<uintptr_t>(block) % kPageBytes != 0) return false;
     const std::lock_guard lock(mutex_);
-    const auto it = sizes_.find(block);
-    if (it == sizes_.end()) return false;
-    live_bytes_ -= it->second;
-    kept_bytes_ += it->second;
-    kept_.push_front({block, it->second});
-    sizes_.erase(it);
+    const auto it = live_.find(block);
+    if (it == live_.end()) return false;
+    live_bytes_ -= it->second.bytes;
+    kept_bytes_ += it->second.bytes;
+    kept_.push_front(std::move(it->second));
+    live_.erase(it);
     return true;
   }
 
   c10::Allocator* small_;
   std::mutex mutex_;
   std::list<Block> kept_;  // the last freed first
-  std::unordered_map<void*, size_t> sizes_;
+  std::unordered_map<void*, Block> live_;
   size_t live_bytes_ = 0, kept_bytes_ = 0, most_live_ = 0;
 };
 
