@@ -152,12 +152,18 @@ def test_bench_route_and_heat_map(folder):
         report = last_json(run(TESSERA, "bench", "route", source, "--components", "16", "--repeats", 1, "--threads", 1, "--json", cwd=folder))
         for key in ("progressive_ms_prefill512", "monolithic_ms_prefill512", "ratio_prefill512", "ratio_prefill4096", "ratio_decode", "share_of_forward"):
             assert report[key] > 0, key
-        assert report["by_components"]["16"] > 0 and report["threads"] == 1 and report["cpu"] and report["commit"]
+        for by in ("by_components", "by_components_prefill4096", "by_components_decode"):
+            assert report[by]["16"] > 0
+        assert report["threads"] == 1 and report["cpu"] and report["commit"]
     refused(run(TESSERA, "bench", "route", "tiny.json", "--monolithic-width", 33, cwd=folder, ok=False), "even")
     refused(run(TESSERA, "bench", "route", "runs/tiny", "--model.trunk.width=64", cwd=folder, ok=False), "a model's sizes")
     refused(run(TESSERA, "bench", "route", "runs/nowhere", cwd=folder, ok=False), "runs/nowhere")
     refused(run(TESSERA, "bench", "route", "tiny.json", "--components", "8", "--model.hierarchy.num_active=1", "--model.component_router.kind=gate",
                 cwd=folder, ok=False), "planner")  # fmt: skip
+    page = folder / "runs/tiny/atlas.html"
+    atlas = last_json(run(TRAIN, "inspect", "runs/tiny", "--atlas", "--bytes", 2000, "--json", cwd=folder))
+    assert len(atlas["components"]) == 2 * 8 and "http" not in page.read_text().split("<body")[0]
+    assert all("classes" in c and "dead" in c for c in atlas["components"])
     run(TESSERA, "inspect", "runs/tiny", cwd=folder)
     svg = (folder / "runs/tiny/component_use.svg").read_text()
     assert svg.startswith("<svg") and svg.count("<title>") == 2 * 8 and "prose" in svg

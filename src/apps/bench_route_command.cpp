@@ -190,7 +190,9 @@ void run_bench_route(const Arguments& args) {
   std::sort(sizes.begin(), sizes.end());
   const int few = std::max(3, args.repeats / 3);
 
-  Json report = {{"by_components", Json::object()}, {"by_components_decode", Json::object()}};
+  Json report = {{"by_components", Json::object()},
+                 {"by_components_prefill4096", Json::object()},
+                 {"by_components_decode", Json::object()}};
   for (int n : sizes) {
     const Architecture a = routers_only(n == own ? architecture : with_components(architecture, n));
     Runner progressive = Runner::random(a, args.threads),
@@ -199,16 +201,15 @@ void run_bench_route(const Arguments& args) {
         args.repeats, [&] { return progressive.route_ms(512); }, [&] { return whole.route_ms(512); });
     const Pair decode = in_turns(
         few, [&] { return progressive.decode_ms(192); }, [&] { return whole.decode_ms(192); });
-    report["by_components"][std::to_string(n)] = prefill.ratio;
-    report["by_components_decode"][std::to_string(n)] = decode.ratio;
-    say("{:>4} components  prefill 512: {:7.3f} ms against {:7.3f} ms, ratio {:.3f}   decode: {:.4f} ms against {:.4f} "
-        "ms, ratio {:.3f}",
-        n, prefill.ours, prefill.theirs, prefill.ratio, decode.ours, decode.theirs, decode.ratio);
-    if (n != own) continue;
     const Pair longer = in_turns(
         few, [&] { return progressive.route_ms(4096); }, [&] { return whole.route_ms(4096); });
-    say("{:>4} components  prefill 4096: {:7.3f} ms against {:7.3f} ms, ratio {:.3f}", n, longer.ours, longer.theirs,
-        longer.ratio);
+    report["by_components"][std::to_string(n)] = prefill.ratio;
+    report["by_components_prefill4096"][std::to_string(n)] = longer.ratio;
+    report["by_components_decode"][std::to_string(n)] = decode.ratio;
+    for (const auto& [what, pair] : {std::pair("prefill 512", prefill), {"prefill 4096", longer}, {"decode", decode}})
+      say("{:>4} components  {:12}  {:8.4f} ms against {:8.4f} ms, ratio {:.3f}", n, what, pair.ours, pair.theirs,
+          pair.ratio);
+    if (n != own) continue;
     for (const auto& [what, pair] : {std::pair("prefill512", prefill), {"prefill4096", longer}, {"decode", decode}}) {
       report[fmt::format("progressive_ms_{}", what)] = pair.ours;
       report[fmt::format("monolithic_ms_{}", what)] = pair.theirs;
