@@ -39,7 +39,7 @@ class Results:
         for path in sorted(folder.glob("*.json")):
             result = json.loads(path.read_text())
             drawn = (result["seed"], result["steps"], json.dumps({k: v for k, v in result["config"]["data"].items() if k != "path"}, sort_keys=True))
-            for what, key in (("data_hash", result["config"]["data"]["path"]), ("suite_hash", "suite"), ("batch_hash", drawn)):
+            for what, key in (("data_hash", result["config"]["data"].get("path")), ("suite_hash", "suite"), ("batch_hash", drawn)):
                 first = seen.setdefault((what, key), (result[what], path.name))
                 if first[0] != result[what]:
                     raise SystemExit(f"error: {path.name} and {first[1]} differ in {what}: they are not comparable\n"
