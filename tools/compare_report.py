@@ -243,9 +243,9 @@ def per_seed_table(names: list[str], results: Results) -> list[str]:
 
 
 def pair_table(core: list[str], results: Results) -> list[str]:
-    """Changes of mhc-75-100 against every core variant, and of the two that share less against its three rivals."""
+    """Changes of mhc-75-100 against every core variant, and of its kin against its three rivals."""
     rivals = {"mhc-75-100": [n for n in core if n != "mhc-75-100"]}
-    rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("less-sharing", "shared-by-two")}
+    rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("mhc-progressive", "less-sharing", "shared-by-two")}
     lines = head(["variant", "against", "seeds", "mean bits/byte", "by seed", "cross bits/byte", "choices"])
     for ours, others in rivals.items():
         for theirs in others:
