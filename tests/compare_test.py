@@ -65,7 +65,10 @@ def test_finished_runs_are_skipped_and_broken_ones_go_on(folder):
 
 
 def test_a_variant_may_have_data_of_its_own(folder):
-    run(TESSERA, "data", "build", "two.jsonl", "--out", "again", "--tokenizer", TOKENIZER, cwd=folder)
+    write_documents(folder / "again.jsonl", ["code", "prose"], 2)
+    with (folder / "again.jsonl").open("a") as file:
+        file.writelines(line + "\n" for line in (folder / "two.jsonl").read_text().splitlines() if '"cross"' in line)
+    run(TESSERA, "data", "build", "again.jsonl", "--out", "again", "--tokenizer", TOKENIZER, cwd=folder)
     (folder / "two").mkdir()
     for name, path in (("one", "data"), ("other", "again")):
         config = json.loads((folder / "plan/base.json").read_text())
@@ -75,7 +78,8 @@ def test_a_variant_may_have_data_of_its_own(folder):
     for made in (2, 0):
         done = last_json(run(TRAIN, "compare", "two", "--out", "both", "--runs", "both-runs", "--json", cwd=folder))
         assert done == {"made": made, "skipped": 2 - made, "failed": []}
-    assert result(folder, "both", "other")["config"]["data"]["path"] == "again"
+    one, other = (result(folder, "both", name) for name in ("one", "other"))
+    assert one["data_hash"] != other["data_hash"] and one["batch_hash"] != other["batch_hash"]
 
 
 def test_a_result_of_another_config_is_never_overwritten(folder):

@@ -127,8 +127,10 @@ def test_peak_memory_stays_under_the_budget_and_the_text_is_the_same(model):
 
 
 def test_the_probabilities_of_every_place_fit_too(model):
-    smallest = smallest_budget(generate(model, "--memory", "1MiB"))
-    result = generate(model, "--memory", f"{smallest}MiB", "--logprobs", "1000", tokens=100)
+    asked = ["--logprobs", "1000", "--memory"]
+    smallest = smallest_budget(generate(model, *asked, "1MiB"))
+    assert smallest > smallest_budget(generate(model, "--memory", "1MiB"))
+    result = generate(model, *asked, f"{smallest}MiB", tokens=100)
     assert result.returncode == 0, result.stderr
     bounded = json.loads(result.stdout.splitlines()[-1])
     assert all(len(place["top"]) == 1000 for place in bounded["logprobs"])

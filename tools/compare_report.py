@@ -323,7 +323,9 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
         text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
     if "sizes" in plan:
         text += ["", "## Does the gap grow with size?", "", "mhc-75-100 against flat-32 at 2M tokens.", ""] + size_table(results)
-    text += ["", "## Every run", "", "`commit` is where its training began; a + behind it: with changes that were not committed. 0a26ffe and 669534e were rewritten before they were published; the configs are in the results.", ""] + per_seed_table(core + others, results)
+    rewritten = sorted({"0a26ffe", "669534e"} & {r["commit"] for v in results.by_variant.values() for r in v.values()})
+    note = f" {', '.join(rewritten)}: rewritten before publication; the configs are in the results." if rewritten else ""
+    text += ["", "## Every run", "", "`commit` is where its training began; a + behind it: with changes that were not committed." + note, ""] + per_seed_table(core + others, results)
     return "\n".join(text) + "\n"
 
 

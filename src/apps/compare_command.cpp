@@ -198,6 +198,9 @@ struct DataSet {
       : shards(path, /*verify_hashes=*/true), suite(load_suite(path)), without_choices(suite) {
     without_choices.items.clear();
     without_choices.hash = hash_hex(suite.hash + " without choices");
+  }
+
+  void warn_of_few_choices() const {
     for (size_t task = 0; task < kChoiceTasks.size(); ++task) {
       const auto count = std::count_if(suite.items.begin(), suite.items.end(),
                                        [&](const ChoiceItem& item) { return item.task == static_cast<int>(task); });
@@ -305,7 +308,10 @@ void run_compare(const Arguments& args) {
     try {
       const std::string path = config_of(args, p).data.path;
       std::unique_ptr<const DataSet>& data = data_sets[path];
-      if (!data) data = std::make_unique<const DataSet>(path);
+      if (!data) {
+        data = std::make_unique<const DataSet>(path);
+        if (p.choices) data->warn_of_few_choices();
+      }
       const Outcome outcome = compare_one(args, p, p.choices ? data->suite : data->without_choices, data->shards);
       if (outcome == Outcome::kInterrupted) throw CLI::RuntimeError(130);
       ++(outcome == Outcome::kDone ? done : skipped);

@@ -75,7 +75,7 @@ void add_data_commands(CLI::App& app) {
       ->add_option("INPUT", build->inputs,
                    ".jsonl or .jsonl.zst files, folders of them, or fetched sets: small, full, mixed")
       ->required();
-  command->add_option("--out", build->options.out, "folder to write (small, full: data/SET/built)");
+  command->add_option("--out", build->options.out, "folder to write (one fetched set: data/SET/built)");
   command->add_option("--tokenizer", build->options.tokenizer, "tokenizer.json (data/tokenizers/tessera-4096.json)");
   command->add_option("--domain", build->options.domain, "domain of documents that name none")->capture_default_str();
   command->add_option("--against", build->options.against,

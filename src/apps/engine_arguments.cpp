@@ -89,9 +89,9 @@ LoadedEngine load_engine(const EngineArguments& args, const std::string& text_fi
   options.kv_type = args.cache == "f32" ? KvType::kF32 : args.cache == "f16" ? KvType::kF16 : KvType::kI8;
   std::vector<int32_t> stop_tokens = folder.eos_tokens;
   if (args.memory_bytes > 0) {
-    options.plan =
-        engine::plan_memory(folder, options.allowed_domains, options.kv_type,
-                            args.threads > 0 ? args.threads : num_cpus(), args.memory_bytes, text_bytes(text_file));
+    options.plan = engine::plan_memory(
+        folder, options.allowed_domains, options.kv_type, args.threads > 0 ? args.threads : num_cpus(),
+        args.memory_bytes, text_bytes(text_file) + args.kept_a_token * folder.architecture.trunk.context_length);
     log_info(to_text(*options.plan));
   }
   return {std::make_unique<engine::Engine>(std::move(folder), std::move(options)), std::move(tokenizer),

@@ -17,6 +17,7 @@ struct EngineArguments {
   int threads = 0;
   std::string cache = "f32";
   int64_t memory_bytes = 0;  // 0: no limit
+  int64_t kept_a_token = 0;  // bytes that an answer keeps to its end, for the plan
 };
 void add_engine_options(CLI::App& command, EngineArguments& args);
 

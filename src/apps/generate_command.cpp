@@ -50,6 +50,9 @@ void add_generate_command(CLI::App& app) {
     if (args->options.num_logprobs > 0 && !args->json)
       throw Error(ErrorCode::kUsage, "--logprobs are part of the JSON object", "give --json too");
     engine::check(args->options.sampler);
+    if (args->options.num_logprobs > 0)
+      args->engine.kept_a_token =
+          (args->options.num_logprobs + 1) * static_cast<int64_t>(sizeof(engine::TokenLogprob) + sizeof(float));
     LoadedEngine loaded = load_engine(args->engine);
     args->options.stop_tokens = loaded.stop_tokens;
     if (!args->grammar.empty()) args->options.grammar = load_grammar(args->grammar);

@@ -132,9 +132,10 @@ void add_quantize_command(CLI::App& app) {
   command->callback([args] {
     fs::path out = args->out;
     if (out.empty()) {
-      const fs::path model = fs::path(args->model).lexically_normal();
-      out = (model.has_filename() ? model : model.parent_path()).string() +
-            (args->bits == 16 ? "-bf16" : fmt::format("-q{}", args->bits));
+      const fs::path model = fs::weakly_canonical(args->model);
+      if (model.filename() == "model" || model.parent_path().filename() == "checkpoints")
+        throw Error(ErrorCode::kUsage, args->model + " is part of a run", "name the folder to write: OUT");
+      out = model.string() + (args->bits == 16 ? "-bf16" : fmt::format("-q{}", args->bits));
     }
     run_quantize(args->model, out, args->bits, args->json);
   });

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -37,7 +36,7 @@ void parallel_for(int64_t n, const std::function<void(int64_t)>& body, int num_t
   std::vector<std::jthread> threads;
   try {
     for (int t = 1; t < num_threads && t * grain < n; ++t) threads.emplace_back(work);
-  } catch (const std::system_error&) {  // no more threads to be had: those that run do the work
+  } catch (const std::exception&) {  // no thread or no memory: those that run do the work
   }
   work();
   threads.clear();

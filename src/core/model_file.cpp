@@ -28,7 +28,8 @@ std::vector<fs::path> list_checkpoints(const fs::path& run) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(run / "checkpoints", ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("step-") && name.find('.') == std::string::npos) found.push_back(entry.path());
+    if (name.starts_with("step-") && name.find_first_not_of("0123456789", 5) == name.npos)
+      found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());
   return found;

@@ -227,7 +227,7 @@ Json build_atlas(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Doc
     const auto own = std::find(domains.begin(), domains.end(), domain.name);
     const size_t own_index = static_cast<size_t>(own - domains.begin());
     const bool has_text = own != domains.end();
-    const bool all_texts = domain.always || (!has_text && hierarchy.domains.size() == 1);
+    const bool all_texts = domain.always || hierarchy.domains.size() == 1;
     const bool dead = all_texts ? is_dead(static_cast<int64_t>(component.picks.size()), num_tokens)
                                 : has_text && is_dead(of_domain[own_index], domain_tokens[own_index]);
     const int first = static_cast<int>(std::find(owner.begin(), owner.end(), owner[static_cast<size_t>(component.id)]) -

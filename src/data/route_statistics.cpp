@@ -22,9 +22,9 @@ RouteStatistics::RouteStatistics(const Hierarchy& hierarchy, std::vector<std::st
     const auto text = std::find(text_domains_.begin(), text_domains_.end(), d.name);
     const bool has_text = text != text_domains_.end();
     const bool only_one = hierarchy.domains.size() == 1;  // a flat MoE's, whatever its name
-    texts_of_owner_.push_back(d.always || (only_one && !has_text) ? kAllTexts
-                              : has_text                          ? static_cast<int>(text - text_domains_.begin())
-                                                                  : kNoText);
+    texts_of_owner_.push_back(d.always || only_one ? kAllTexts
+                              : has_text           ? static_cast<int>(text - text_domains_.begin())
+                                                   : kNoText);
   }
   routed_names_ = routed_names(hierarchy);
   for (const std::string& name : text_domains_) labels_.push_back(judges_level1 ? routed_index(hierarchy, name) : -1);

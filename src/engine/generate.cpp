@@ -90,6 +90,7 @@ void Batch::take_token(Generation& g, std::span<float> logits) {
       const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
       return x != y ? x > y : a < b;
     });
+    top.reserve(static_cast<size_t>(middle - order.begin()));
     for (auto it = order.begin(); it != middle; ++it)
       top.push_back({*it, logits[static_cast<size_t>(*it)] - log_total});
   }

@@ -176,7 +176,8 @@ std::string to_text(const MemoryPlan& p) {
       "  {:>10}  a pass of at most {} tokens\n",
       bytes(p.budget_bytes), p.budget_bytes, bytes(p.process_bytes), bytes(p.resident_bytes), bytes(p.cache_bytes),
       bytes(p.scratch_bytes), kBudgetPassTokens);
-  if (p.text_bytes > 0) text += fmt::format("  {:>10}  the text that is read, and its tokens\n", bytes(p.text_bytes));
+  if (p.text_bytes > 0)
+    text += fmt::format("  {:>10}  text: its tokens and what is kept of each\n", bytes(p.text_bytes));
   text +=
       fmt::format("  {:>10}  {} of {} components", bytes(p.num_slots * p.slot_bytes), p.num_slots, p.num_components);
   if (p.num_slots < p.num_components) {

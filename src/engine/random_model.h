@@ -69,7 +69,7 @@ inline std::filesystem::path write_random_model(
   return folder;
 }
 
-// The folder's model with its matrices of these parts in 8 or 4 bits.
+// The folder's model with its matrices of these parts in 16 (bf16), 8 or 4 bits.
 inline std::filesystem::path quantised(const std::filesystem::path& folder, const std::map<Part, int>& bits) {
   const ModelFolder model = open_model(folder);
   std::vector<std::vector<std::byte>> made;

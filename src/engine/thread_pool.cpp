@@ -1,7 +1,7 @@
 #include "engine/thread_pool.h"
 
 #include <algorithm>
-#include <system_error>
+#include <exception>
 #include <utility>
 
 #include "base/log.h"
@@ -34,10 +34,11 @@ T wait_for_change(const std::atomic<T>& value, T old, int spins) {
 ThreadPool::ThreadPool(int num_threads) {
   if (num_threads <= 0) num_threads = num_cpus();
   spins_ = num_threads <= num_cpus() ? kSpins : 0;
+  threads_.reserve(static_cast<size_t>(num_threads));
   try {
     for (int t = 1; t < num_threads; ++t) threads_.emplace_back([this, t] { serve(t); });
-  } catch (const std::system_error& e) {  // results are the same with fewer
-    log_warn("{} of {} threads run: {}", threads_.size() + 1, num_threads, e.code().message());
+  } catch (const std::exception& e) {  // no thread or no memory: results are the same with fewer
+    log_warn("{} of {} threads run: {}", threads_.size() + 1, num_threads, e.what());
   }
 }
 

@@ -4,7 +4,8 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "kernels/amx_tiles.h"
+#include "kernels/bf16_amx.h"
+#include "kernels/quant_matvec.h"
 
 namespace tessera::engine {
 
@@ -21,13 +22,21 @@ void Rotary::reserve(int64_t positions) {
 
 namespace {
 
+// Tiles pack a product's rows anew for each task.
+bool packs_rows(const Product& p) {
+  constexpr size_t kLeastRows = 32;
+  static const bool packs_quantised = quantised_ways()[0].name == "amx-int8";
+  return p.rows.size() >= kLeastRows &&
+         (p.w.is_quantised() ? packs_quantised : p.w.type == WeightType::kBF16 && has_amx_bf16());
+}
+
 // Outputs a task: enough tasks to share out evenly, none so small that handing it out costs more than doing it.
-int64_t task_outputs(int64_t outputs, int64_t work_an_output, int threads) {
-  constexpr int64_t kLeastWork = 1 << 14;                          // multiply-adds
-  static const bool tiles = cpu_has_tiles(TileArithmetic::kInt8);  // which pack the rows anew for each task
-  const int64_t fair = std::max<int64_t>(num_blocks(outputs, 16 * threads), tiles ? 128 : 1),
-                least = num_blocks(kLeastWork, std::max<int64_t>(1, work_an_output));
-  return num_blocks(std::max(fair, least), kBlockOutputs) * kBlockOutputs;
+int64_t task_outputs(int64_t outputs, int64_t work_an_output, int threads, bool packs) {
+  constexpr int64_t kLeastWork = 1 << 14, kWorthPacking = 128;  // multiply-adds; outputs
+  const int64_t fair = num_blocks(outputs, 16 * threads),
+                least = num_blocks(kLeastWork, std::max<int64_t>(1, work_an_output)),
+                packed = packs ? std::min(kWorthPacking, num_blocks(outputs, threads)) : 1;
+  return num_blocks(std::max({fair, least, packed}), kBlockOutputs) * kBlockOutputs;
 }
 
 ThreadPool& one_thread() {
@@ -65,7 +74,8 @@ void Transformer::multiply_all(std::span<const Product> products, Store store) {
   std::vector<int64_t> first_task(products.size() + 1, 0), step(products.size());
   for (size_t p = 0; p < products.size(); ++p) {
     const WeightMatrix& w = products[p].w;
-    step[p] = task_outputs(w.outputs, w.inputs * static_cast<int64_t>(products[p].rows.size()), pool_.size());
+    step[p] = task_outputs(w.outputs, w.inputs * static_cast<int64_t>(products[p].rows.size()), pool_.size(),
+                           packs_rows(products[p]));
     if (!products[p].rows.empty()) num_tasks += num_blocks(w.outputs, step[p]);
     first_task[p + 1] = num_tasks;
   }
@@ -79,11 +89,13 @@ void Transformer::multiply_all(std::span<const Product> products, Store store) {
 
 void Transformer::add_in_order(std::span<const Product> products) {
   int64_t outputs = 0, work = 0;
+  bool packs = false;
   for (const Product& p : products) {
     outputs = std::max(outputs, p.w.outputs);
     work += p.w.inputs * static_cast<int64_t>(p.rows.size());
+    packs = packs || packs_rows(p);
   }
-  const int64_t step = task_outputs(outputs, work, pool_.size());
+  const int64_t step = task_outputs(outputs, work, pool_.size(), packs);
   pool_.run(num_blocks(outputs, step), [&](int64_t task, int) {
     for (const Product& p : products)
       multiply(p.w, task * step, std::min(p.w.outputs, task * step + step), p.rows, Store::kAdd);

@@ -61,25 +61,28 @@ TESSERA_AVX512 void transpose(__m512i (&v)[16]) {
 // inputs, 16 rows, 2], bf16; of a single row [groups, 3 parts][16 pairs, 2]. Inputs and rows that are not there are
 // zeros.
 struct Packed {
-  std::vector<uint16_t> values;
+  struct alignas(64) Line {
+    uint16_t values[kInputs];
+  };
+  std::vector<Line> lines;
   int64_t groups = 0;
   int blocks = 0, columns = 0;
 
-  int64_t tile_size() const { return int64_t{kInputs} * columns; }
-  const uint16_t* tile(int64_t group, int part, int block) const {
-    return values.data() + ((group * blocks + block) * kParts + part) * tile_size();
+  int64_t tile_lines() const { return columns; }
+  const Line* tile(int64_t group, int part, int block) const {
+    return lines.data() + ((group * blocks + block) * kParts + part) * tile_lines();
   }
 
   TESSERA_AVX512 void pack(std::span<const ProductRow> rows, int64_t inputs) {
     groups = (inputs + kInputs - 1) / kInputs;
     blocks = static_cast<int>((rows.size() + kSide - 1) / kSide);
     columns = rows.size() == 1 ? 1 : kSide;
-    values.resize(static_cast<size_t>(groups * blocks * kParts * tile_size()));
-    uint16_t* to = values.data();
+    lines.resize(static_cast<size_t>(groups * blocks * kParts * tile_lines()));
+    Line* to = lines.data();
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t count = std::min<int64_t>(kInputs, inputs - g * kInputs);
       const uint32_t wanted = count == kInputs ? ~0u : (1u << count) - 1;
-      for (int block = 0; block < blocks; ++block, to += kParts * tile_size()) {
+      for (int block = 0; block < blocks; ++block, to += kParts * tile_lines()) {
         __m512i x[2][kSide] = {};  // of a row the first 16 inputs, the other 16
         const size_t first = static_cast<size_t>(block * kSide), last = std::min(first + kSide, rows.size());
         for (size_t r = first; r < last; ++r) {
@@ -95,8 +98,7 @@ struct Packed {
                       _mm512_permutex2var_epi32(x[0][0], odd, x[1][0]), to);
         } else {
           transpose(x[0]), transpose(x[1]);  // of an input 16 rows
-          for (int p = 0; p < kSide; ++p)
-            store_parts(x[p / 8][2 * p % kSide], x[p / 8][2 * p % kSide + 1], to + p * kInputs);
+          for (int p = 0; p < kSide; ++p) store_parts(x[p / 8][2 * p % kSide], x[p / 8][2 * p % kSide + 1], to + p);
         }
       }
     }
@@ -104,9 +106,9 @@ struct Packed {
 
  private:
   // The upper 16 bits of both numbers of a pair, then of what is left of them: 24 bits of mantissa in three parts.
-  TESSERA_AVX512 void store_parts(__m512i even, __m512i odd, uint16_t* to) const {
+  TESSERA_AVX512 void store_parts(__m512i even, __m512i odd, Line* to) const {
     const __m512i top = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-    for (int part = 0; part < kParts; ++part, to += tile_size()) {
+    for (int part = 0; part < kParts; ++part, to += tile_lines()) {
       const __m512i e = _mm512_and_si512(even, top), o = _mm512_and_si512(odd, top);
       _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(e, 16), o));
       even = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(even), _mm512_castsi512_ps(e)));
@@ -223,6 +225,7 @@ bool agrees_with_twin() {
   std::vector<float> x(kMostRows * kInputs), found(kMostRows * kOutputs), expected(found.size());
   for (float& value : x) value = next();
   for (const size_t count : {kMostRows, size_t{1}}) {
+    std::fill(found.begin(), found.end(), NAN);
     std::vector<ProductRow> rows;
     const auto rows_into = [&](std::vector<float>& y) {
       rows.clear();

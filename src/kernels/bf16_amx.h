@@ -1,6 +1,6 @@
 // The product with bf16 weights on AMX tiles. Activations are f32: each is the sum of three bf16 numbers (8 bits of its
 // mantissa each), so that nothing of a number of size 2^-110 or more is lost, and three tile products take the place of
-// one. An infinite activation or weight gives NaN.
+// one. An infinite activation or weight gives what is not finite.
 #pragma once
 #include <span>
 

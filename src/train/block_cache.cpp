@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kSmallestBytes = 256 << 10, kPageBytes = 4 << 10;
 constexpr size_t kHugeBytes = 4 << 20;  // of a block with whole huge pages (2 MiB) wherever it begins
 constexpr size_t kSlack = 32;           // kept and live blocks are together at most 1/32 above the most that was live
-constexpr size_t kMostPieces = 64;      // of a block; the system counts them (vm.max_map_count)
+constexpr size_t kMostPieces = 16384;   // of all blocks; the system counts mappings (vm.max_map_count)
 
 class BlockCache final : public c10::Allocator {
  public:
@@ -37,9 +37,9 @@ class BlockCache final : public c10::Allocator {
  private:
   // Pages in one row of addresses, in pieces each of which was mapped at once, so that mremap(2) can move it.
   struct Block {
-    std::byte* address;
-    size_t bytes;
-    std::vector<size_t> pieces;
+    std::byte* address = nullptr;
+    size_t bytes = 0;
+    std::vector<size_t> pieces = {};
   };
 
   explicit BlockCache(c10::Allocator* small) : small_(small) {}
@@ -55,48 +55,56 @@ class BlockCache final : public c10::Allocator {
     }
     const size_t most = std::max(most_live_, live_bytes_ + bytes) / kSlack * (kSlack + 1);
     Block block = map(bytes);
+    if (block.address && live_bytes_ + kept_bytes_ + bytes > most && !take_pages(block)) block = {};
     while (!block.address && !kept_.empty()) unmap_oldest(), block = map(bytes);  // under a limit on the process
     if (!block.address) throw std::bad_alloc();
-    if (live_bytes_ + kept_bytes_ + bytes > most) take_pages(block);
     while (!kept_.empty() && live_bytes_ + kept_bytes_ + bytes > most) unmap_oldest();
     return live(std::move(block));
   }
 
-  static Block map(size_t bytes, void* at = nullptr) {
-    void* block = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED : 0), -1, 0);
-    if (block == MAP_FAILED) return {nullptr, 0, {}};
+  Block map(size_t bytes) {
+    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) return {};
     if (bytes >= kHugeBytes) madvise(block, bytes, MADV_HUGEPAGE);  // only a wish
+    ++num_pieces_;
     return {static_cast<std::byte*>(block), bytes, {bytes}};
   }
 
   // Moves the pages of kept blocks, the oldest first, to the addresses of a block that has none yet. A page moved costs
-  // a tenth of one that is given back and faulted in anew.
-  void take_pages(Block& block) {
+  // a tenth of one that is given back and faulted in anew. False where the system refuses; the block is gone then.
+  bool take_pages(Block& block) {
     std::vector<size_t> pieces;
     size_t filled = 0;
-    while (filled < block.bytes && !kept_.empty() && pieces.size() < kMostPieces) {
+    --num_pieces_;
+    while (filled < block.bytes && !kept_.empty() && num_pieces_ < kMostPieces) {
       Block& from = kept_.back();
       const size_t piece = std::min(from.pieces.back(), block.bytes - filled);
-      if (mremap(from.address + from.bytes - piece, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED,
-                 block.address + filled) == MAP_FAILED) {  // too many mappings: what was there may be gone
-        if (!map(block.bytes - filled, block.address + filled).address) throw std::bad_alloc();
-        break;
+      std::byte* to = block.address + filled;
+      if (mremap(from.address + from.bytes - piece, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
+        munmap(block.address, filled);  // of the piece's addresses nothing is known
+        if (to + piece < block.address + block.bytes) munmap(to + piece, block.bytes - filled - piece);
+        num_pieces_ -= pieces.size();
+        return false;
       }
       filled += piece;
       pieces.push_back(piece);
+      ++num_pieces_;
       from.bytes -= piece;
       kept_bytes_ -= piece;
       from.pieces.back() -= piece;
-      if (from.pieces.back() == 0) from.pieces.pop_back();
+      if (from.pieces.back() == 0) from.pieces.pop_back(), --num_pieces_;
       if (from.bytes == 0) kept_.pop_back();
     }
-    if (filled < block.bytes) pieces.push_back(block.bytes - filled);
+    if (filled < block.bytes) pieces.push_back(block.bytes - filled), ++num_pieces_;
     block.pieces = std::move(pieces);
+    if (block.bytes >= kHugeBytes) madvise(block.address, block.bytes, MADV_HUGEPAGE);
+    return true;
   }
 
   void unmap_oldest() {
     munmap(kept_.back().address, kept_.back().bytes);
     kept_bytes_ -= kept_.back().bytes;
+    num_pieces_ -= kept_.back().pieces.size();
     kept_.pop_back();
   }
 
@@ -129,6 +137,7 @@ class BlockCache final : public c10::Allocator {
   std::list<Block> kept_;  // the last freed first
   std::unordered_map<void*, Block> live_;
   size_t live_bytes_ = 0, kept_bytes_ = 0, most_live_ = 0;
+  size_t num_pieces_ = 0;
 };
 
 }  // namespace

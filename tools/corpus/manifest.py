@@ -104,9 +104,9 @@ def check_sources(sources: list[Source]) -> None:
         if s.source in seen:
             raise UserError(f"manifest: source {s.source!r} is named twice", "source names are unique")
         seen.add(s.source)
-    trained = {s.project for s in sources if s.split == "train"}
+    trained, mixed = {s.project for s in sources if s.split == "train"}, {s.project for s in sources if s.domain == "mixed"}
     for s in sources:
-        if s.split == "heldout" and s.project in trained:
+        if (s.split == "heldout" and s.project in trained) or (s.split == "cross" and s.project in mixed):
             raise UserError(f"manifest, source {s.source!r}: project {s.project!r} is both trained on and held out", "choose another")
     for domain in DOMAINS:
         for set_name in ("small", "full"):
