@@ -28,6 +28,10 @@ size_t chunk_at(const Route& route, int64_t token) {
   return static_cast<size_t>(after - route.chunk_starts_C.begin()) - 1;
 }
 
+// Probability from which an added domain may be the most probable one: below it a chunk that is taken from a domain
+// trained on such text costs more than one that is left to it (docs/LOG.md).
+constexpr float kLeastOfAdded = 0.5f;
+
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
                                     std::span<const uint8_t> allowed, double margin, double hysteresis,
                                     std::span<const uint8_t> added) {
@@ -40,10 +44,12 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
     }
     return best;
   };
-  const size_t first = largest([](size_t) { return true; });
+  const auto is_added = [&](size_t d) { return !added.empty() && added[d]; };
+  size_t first = largest([&](size_t d) { return !is_added(d) || pi[d] >= kLeastOfAdded; });
+  if (first == n) first = largest([](size_t) { return true; });  // no other is allowed
   if (first == n) return active;
   active[first] = 1;
-  const size_t second = largest([&](size_t d) { return d != first && (added.empty() || !added[d]); });
+  const size_t second = largest([&](size_t d) { return d != first && !is_added(d); });
   if (second == n) return active;
   const double gap = static_cast<double>(pi[first]) - static_cast<double>(pi[second]);
   const bool was_active = !previous.empty() && previous[second];

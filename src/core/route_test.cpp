@@ -101,7 +101,9 @@ TEST(ActiveDomainsTest, AnAddedDomainIsNeverTheSecond) {
   EXPECT_EQ(active_domains(Pi{0.5f, 0.1f, 0.4f}, {}, {}, 0.5, 0.1, added),
             (Active{1, 1, 0}));  // as if it weren't there
   EXPECT_EQ(active_domains(Pi{0.7f, 0.1f, 0.2f}, {}, {}, 0.5, 0.1, added), (Active{1, 0, 0}));
-  EXPECT_EQ(active_domains(Pi{0.4f, 0.1f, 0.5f}, {}, {}, 0.5, 0.1, added), (Active{1, 0, 1}));  // the first it may be
+  EXPECT_EQ(active_domains(Pi{0.4f, 0.1f, 0.5f}, {}, {}, 0.5, 0.1, added), (Active{1, 0, 1}));    // the first it may be
+  EXPECT_EQ(active_domains(Pi{0.3f, 0.25f, 0.45f}, {}, {}, 0.5, 0.1, added), (Active{1, 1, 0}));  // not so unsure
+  EXPECT_EQ(active_domains(Pi{0.3f, 0.25f, 0.45f}, {}, Active{0, 0, 1}, 0.5, 0.1, added), (Active{0, 0, 1}));
 }
 
 TEST(ActiveDomainsTest, DoesNotFlapAroundTheMargin) {
