@@ -35,9 +35,9 @@ class Terminal:
         return before
 
     def leave(self):
-        """Ctrl-D; again when it came too early: libedit shows its prompt before the terminal gives keys singly."""
+        """Ctrl-U, Ctrl-D; again when they came too early: libedit shows its prompt before the terminal gives keys singly."""
         for _ in range(10):
-            self.type("\x04")
+            self.type("\x15\x04")
             try:
                 return self.wait_for("\0", 2)
             except AssertionError:
