@@ -130,9 +130,6 @@ struct TileSession {
   TileSession& operator=(const TileSession&) = delete;
 };
 
-// What the code around tiles needs besides.
-#define TESSERA_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw")))
-
 // The CPU has the tiles and what computes on them, AVX-512 (F, BW) too, and the system lets this process use them.
 enum class TileArithmetic { kInt8, kBF16 };
 bool cpu_has_tiles(TileArithmetic arithmetic);

@@ -1,17 +1,12 @@
 #include "kernels/bf16_amx.h"
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header (its bug 105593)
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "base/float_bits.h"
 #include "kernels/amx_tiles.h"
+#include "kernels/intrinsics.h"
 
 namespace tessera {
 namespace {

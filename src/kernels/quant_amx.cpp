@@ -1,11 +1,5 @@
 #include "kernels/quant_amx.h"
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header (its bug 105593)
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -13,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "kernels/amx_tiles.h"
+#include "kernels/intrinsics.h"
 
 namespace tessera {
 namespace {

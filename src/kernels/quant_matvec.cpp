@@ -3,15 +3,11 @@
 // every way here and from inference_ref.cpp.
 #include "kernels/quant_matvec.h"
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header (its bug 105593)
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "kernels/intrinsics.h"
 #include "kernels/quant_amx.h"
 
 #define TESSERA_AVX2 __attribute__((target("avx2,fma,f16c")))
