@@ -1,6 +1,6 @@
-// tessera bench route: the time of progressive routing (level 1 by chunk, a narrow planner whose heads are those of
-// active domains) against one monolithic router (one transformer that scores all components of all layers for every
-// token), on the engine, in turns.
+// tessera bench route: the time of progressive routing (level 1 by chunk; level 2, a narrow planner or heads on the
+// trunk's first layers, of active domains alone) against one monolithic router (one transformer that scores all
+// components of all layers for every token), on the engine, in turns: the part of forward passes that is routing.
 #include <unistd.h>
 
 #include <algorithm>
@@ -58,12 +58,16 @@ Architecture with_components(const Architecture& architecture, int num_component
   return a;
 }
 
-// One router for everything: no domains, no level 1, a planner of this size.
+// One router for everything: no domains, no level 1, a planner of this size; of no layers: heads on the trunk.
 Architecture monolithic(const Architecture& architecture, int width, int num_layers) {
   Architecture a = architecture;
   a.hierarchy.domains = {{"all", num_components(a.hierarchy), false, {}}};
   a.domain_router = {};
   a.component_router = {};
+  if (num_layers == 0) {
+    a.component_router.kind = "trunk";
+    return a;
+  }
   a.component_router.width = width;
   a.component_router.num_layers = num_layers;
   a.component_router.num_heads = std::max(1, width / 32);
@@ -78,6 +82,7 @@ Architecture routers_only(Architecture a) {
   a.trunk.context_length = 1 << 16;
   a.trunk.num_heads = a.trunk.num_kv_heads = 1;
   a.trunk.head_dim = 2;
+  a.trunk.dense_width = std::min(a.trunk.dense_width, 1);
   a.hierarchy.num_banks = a.hierarchy.base_width = a.hierarchy.always_on_width = 0;
   a.hierarchy.base.clear();
   a.hierarchy.unique_width = 1;
@@ -97,19 +102,26 @@ class Runner {
     write_random_model(folder.path, a);
     return {open_model(folder.path), threads};  // stays mapped when the folder goes
   }
-  double route_ms(int num_tokens) { return prefill(num_tokens, true).first; }
-  double forward_ms(int num_tokens) { return prefill(num_tokens, false).first; }
+  struct Times {
+    double routing_ms, forward_ms;  // routing is part of forward
+  };
+  Times prefill(int num_tokens) {
+    engine::Sequence sequence = engine_->new_sequence();
+    Rng rng(5, static_cast<uint64_t>(num_tokens));
+    return run(sequence, draw(rng, num_tokens));
+  }
   // A token, behind a text of 512.
-  double decode_ms(int num_tokens) {
-    engine::Sequence sequence = prefill(512, true).second;
+  Times decode(int num_tokens) {
+    engine::Sequence sequence = engine_->new_sequence();
     Rng rng(7);
-    const double begin = now_s();
+    run(sequence, draw(rng, 512));
+    Times times = {0, 0};
     for (int i = 0; i < num_tokens; ++i) {
-      const std::vector<int32_t> token = draw(rng, 1);
-      const engine::Segment segment = {&sequence, token};
-      engine_->route({&segment, 1});
+      const Times token = run(sequence, draw(rng, 1));
+      times.routing_ms += token.routing_ms / num_tokens;
+      times.forward_ms += token.forward_ms / num_tokens;
     }
-    return 1e3 * (now_s() - begin) / num_tokens;
+    return times;
   }
 
  private:
@@ -119,14 +131,11 @@ class Runner {
       tokens.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(engine_->vocab_size()))));
     return tokens;
   }
-  std::pair<double, engine::Sequence> prefill(int num_tokens, bool routing_alone) {
-    Rng rng(5, static_cast<uint64_t>(num_tokens));
-    const std::vector<int32_t> tokens = draw(rng, num_tokens);
-    engine::Sequence sequence = engine_->new_sequence();
+  Times run(engine::Sequence& sequence, const std::vector<int32_t>& tokens) {
     const engine::Segment segment = {&sequence, tokens};
-    const double begin = now_s();
-    routing_alone ? engine_->route({&segment, 1}) : static_cast<void>(engine_->forward({&segment, 1}));
-    return {1e3 * (now_s() - begin), std::move(sequence)};
+    const double begin = now_s(), routed = engine_->routing_s();
+    engine_->forward({&segment, 1});
+    return {1e3 * (engine_->routing_s() - routed), 1e3 * (now_s() - begin)};
   }
   std::unique_ptr<engine::Engine> engine_;
 };
@@ -178,11 +187,16 @@ void run_bench_route(const Arguments& args) {
     if (config.model.trunk.vocab_size == 0) config.model.trunk.vocab_size = 4096;
     architecture = config.model;
   }
-  if (architecture.component_router.kind != "planner" || architecture.domain_router.kind != "encoder") {
+  const std::string& kind = architecture.component_router.kind;
+  if ((kind != "planner" && kind != "trunk") || architecture.domain_router.kind != "encoder") {
     throw Error(ErrorCode::kConfig,
-                "bench route needs a model with an encoder as domain_router and a planner as component_router",
+                "bench route needs a model with an encoder as domain_router and a planner (or heads on the trunk) as "
+                "component_router",
                 "configs/demo.json is one");
   }
+  if (args.monolithic_layers == 0 && architecture.trunk.num_dense_layers == 0)
+    throw Error(ErrorCode::kUsage, "--monolithic-layers 0: heads on the trunk need a dense layer before them",
+                "take a model with model.trunk.num_dense_layers, or at least one layer");
   const int width = args.monolithic_width > 0 ? args.monolithic_width : architecture.trunk.width;
   const int own = num_components(architecture.hierarchy);
   std::vector<int> sizes = args.components;
@@ -198,11 +212,12 @@ void run_bench_route(const Arguments& args) {
     Runner progressive = Runner::random(a, args.threads),
            whole = Runner::random(monolithic(a, width, args.monolithic_layers), args.threads);
     const Pair prefill = in_turns(
-        args.repeats, [&] { return progressive.route_ms(512); }, [&] { return whole.route_ms(512); });
+        args.repeats, [&] { return progressive.prefill(512).routing_ms; },
+        [&] { return whole.prefill(512).routing_ms; });
     const Pair decode = in_turns(
-        few, [&] { return progressive.decode_ms(192); }, [&] { return whole.decode_ms(192); });
+        few, [&] { return progressive.decode(192).routing_ms; }, [&] { return whole.decode(192).routing_ms; });
     const Pair longer = in_turns(
-        few, [&] { return progressive.route_ms(4096); }, [&] { return whole.route_ms(4096); });
+        few, [&] { return progressive.prefill(4096).routing_ms; }, [&] { return whole.prefill(4096).routing_ms; });
     report["by_components"][std::to_string(n)] = prefill.ratio;
     report["by_components_prefill4096"][std::to_string(n)] = longer.ratio;
     report["by_components_decode"][std::to_string(n)] = decode.ratio;
@@ -218,19 +233,27 @@ void run_bench_route(const Arguments& args) {
     Runner model =
         is_model ? Runner(open_model(args.source), args.threads) : Runner::random(architecture, args.threads);
     const int tokens = std::min(512, architecture.trunk.context_length);
-    const Pair share = in_turns(
-        args.repeats, [&] { return model.route_ms(tokens); }, [&] { return model.forward_ms(tokens); });
-    report["share_of_forward"] = share.ratio;
-    report["forward_ms_prefill512"] = share.theirs;
-    say("the routers are {:.1f} % of the forward pass of {} tokens, {:.2f} ms", 100 * share.ratio, tokens,
-        share.theirs);
+    std::vector<double> shares, forwards_ms;
+    model.prefill(tokens);
+    for (int i = 0; i < args.repeats; ++i) {
+      const Runner::Times times = model.prefill(tokens);
+      shares.push_back(times.routing_ms / times.forward_ms);
+      forwards_ms.push_back(times.forward_ms);
+    }
+    report["share_of_forward"] = median(shares);
+    report["forward_ms_prefill512"] = median(forwards_ms);
+    say("the routers are {:.1f} % of the forward pass of {} tokens, {:.2f} ms", 100 * median(shares), tokens,
+        median(forwards_ms));
   }
   report["monolithic"] = {{"width", width}, {"num_layers", args.monolithic_layers}};
   const DomainRouter& d = architecture.domain_router;
   const ComponentRouter& c = architecture.component_router;
   report["progressive"] = {
       {"domain_router", {{"width", d.width}, {"num_layers", d.num_layers}, {"patch_tokens", d.patch_tokens}}},
-      {"component_router", {{"width", c.width}, {"num_layers", c.num_layers}}}};
+      {"component_router",
+       {{"kind", c.kind},
+        {"width", kind == "trunk" ? architecture.trunk.width : c.width},
+        {"num_layers", kind == "trunk" ? 0 : c.num_layers}}}};
   report["threads"] = args.threads > 0 ? args.threads : num_cpus();
   report["cpu"] = machine_name();
   report["commit"] = commit();
@@ -253,8 +276,8 @@ void add_bench_route_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--monolithic-width", args->monolithic_width, "of the monolithic router; 0: the trunk's")
       ->check(CLI::Range(0, 1 << 16));
-  command->add_option("--monolithic-layers", args->monolithic_layers, "its blocks")
-      ->check(CLI::Range(1, 64))
+  command->add_option("--monolithic-layers", args->monolithic_layers, "its blocks; 0: heads on the trunk's first layers")
+      ->check(CLI::Range(0, 64))
       ->capture_default_str();
   command->add_option("--components", args->components, "components a layer to try, half of them general")
       ->delimiter(',')

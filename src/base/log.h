@@ -55,4 +55,17 @@ class Progress {
 
 double now_s();  // monotonic
 
+// Adds the seconds that it lives to a total.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& total_s) : total_s_(total_s), begin_s_(now_s()) {}
+  ~Stopwatch() { total_s_ += now_s() - begin_s_; }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& total_s_;
+  const double begin_s_;
+};
+
 }  // namespace tessera

@@ -60,9 +60,9 @@ struct DomainRouter {
   int num_heads = 4;
   int chunk_tokens = 64;    // chunks end after 16 and 64 tokens of a document, then every chunk_tokens
   int window_tokens = 256;  // how far back a token sees
-  int patch_tokens =
-      1;  // so many tokens are one position of the encoder, by the mean of their embeddings (as
-          // patches of an image are: Dosovitskiy et al. 2021); divides 16, chunk_tokens and window_tokens
+  // So many tokens are one position of the encoder, by the mean of their embeddings (as patches of an image are:
+  // Dosovitskiy et al. 2021); divides 16, chunk_tokens and window_tokens.
+  int patch_tokens = 1;
   bool own_embedding = false;  // a token table of its own [V, width] instead of a projection of the trunk's: what it
                                // learnt stays true while the trunk's moves (distil needs it)
   double margin = 0.5;         // a second domain enters when pi1 - pi2 < margin, leaves above margin + hysteresis
@@ -72,12 +72,12 @@ struct DomainRouter {
                              // its domain at any chunk, level 1 never lets a domain's probability fall under it
 };
 
-// Level 2: which components, for every layer at once ("planner") or by a linear gate a layer ("gate").
+// Level 2: which components, for every layer at once ("planner", "trunk") or by a linear gate a layer ("gate").
 struct ComponentRouter {
-  std::string kind =
-      "planner";  // "planner": a causal transformer over the token embeddings; "gate": Mixtral's linear gate;
-                  // ablations: "sum" adds both scores (the choice then waits for its layer), "trunk" has the planner's
-                  // heads on what enters the first component layer, behind the dense ones
+  // "planner": a causal transformer over the token embeddings, with a head a domain; "trunk": such heads on what enters
+  // the first component layer, so that the dense layers before it are that transformer; "gate": Mixtral's linear gate;
+  // an ablation: "sum" adds planner and gate (the choice then waits for its layer). The sizes are the planner's.
+  std::string kind = "planner";
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 
 #include "base/error.h"
@@ -70,17 +71,22 @@ void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed) 
   }
 }
 
-void logits_to_pi(std::span<float> logits, const DomainRouter& router) {
+void logits_to_pi(std::span<float> logits, const DomainRouter& router, std::span<const uint8_t> allowed) {
   constexpr float kLeast = 1e-3f;  // so that no domain is ruled out
   const float temperature = static_cast<float>(router.temperature), floor = static_cast<float>(router.floor);
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  float total = 0;
-  for (float& x : logits) total += x = std::exp((x - largest) / temperature);
-  for (float& x : logits) x /= total;
-  if (floor == 0) return;
-  total = 0;
-  for (float& x : logits) total += x = std::max(x - floor, kLeast);
-  for (float& x : logits) x /= total;
+  const auto is_allowed = [&](size_t d) { return allowed.empty() || allowed[d]; };
+  // Each allowed one becomes f(itself), the others 0; the sum 1.
+  const auto normalise = [&](const auto& f) {
+    float total = 0;
+    for (size_t d = 0; d < logits.size(); ++d) total += logits[d] = is_allowed(d) ? f(logits[d]) : 0.0f;
+    for (float& x : logits) x /= total > 0 ? total : 1.0f;
+  };
+  float largest = -std::numeric_limits<float>::infinity();
+  for (size_t d = 0; d < logits.size(); ++d) {
+    if (is_allowed(d)) largest = std::max(largest, logits[d]);
+  }
+  normalise([&](float x) { return std::exp((x - largest) / temperature); });
+  if (floor > 0) normalise([&](float x) { return std::max(x - floor, kLeast); });
 }
 
 std::vector<uint8_t> added_domains(const Hierarchy& h) {

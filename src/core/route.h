@@ -37,20 +37,22 @@ int chunk_of(int position, int chunk_tokens);
 // pi1 - pi2 < margin, and one that was active leaves above margin + hysteresis. One function for training and
 // inference. `previous` is empty when there was no decision before (start of a document): hysteresis then does not
 // apply. `allowed` may be empty (all). `added` (none when empty): domains that are active as the most probable one
-// only, never as the second. Returns [M] of 0/1.
+// only, from a probability of 1/2 on, never as the second. Returns [M] of 0/1.
 std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const uint8_t> previous,
                                     std::span<const uint8_t> allowed, double margin, double hysteresis,
                                     std::span<const uint8_t> added = {});
 
-// Level 1's logits [M] become pi: softmax(logits / temperature), `floor` taken off each and the rest made to sum to 1.
-void logits_to_pi(std::span<float> logits, const DomainRouter& router);
+// Level 1's logits [M] become pi: softmax(logits / temperature), `floor` taken off each and the rest made to sum to 1;
+// among the domains that are allowed, as if the model had no others: theirs is 0. All zeros when every domain is barred.
+// `allowed` may be empty (all).
+void logits_to_pi(std::span<float> logits, const DomainRouter& router, std::span<const uint8_t> allowed = {});
 
 // Which routed domains were added to the trained model [M].
 std::vector<uint8_t> added_domains(const Hierarchy& hierarchy);
 
 // pi [M] among the domains that are allowed: the others' is 0, and the rest sums to 1 (is uniform where nothing was
 // left of it). All zeros when every domain is barred. `allowed` may be empty (all).
-// Decisions are made on it: that a text is of a barred domain is ruled out, so the margin is of what is left.
+// For labels and draws; level 1's own decision takes `allowed` before its softmax (logits_to_pi).
 void restrict_to_allowed(std::span<float> pi, std::span<const uint8_t> allowed);
 
 // pi [M] before the first decision of a text: uniform over the domains that are allowed and, where there are others,

@@ -88,6 +88,21 @@ TEST(RestrictToAllowedTest, TheRestSumsToOne) {
   EXPECT_EQ(restricted({0.75f, 0.125f, 0.125f}, {0, 0, 0}), (Pi{0.0f, 0.0f, 0.0f}));
 }
 
+TEST(LogitsToPiTest, ABarredDomainIsAsIfItWerentThere) {
+  DomainRouter router;
+  for (const double floor : {0.0, 0.02}) {
+    router.floor = floor;
+    Pi without = {0.3f, -1.0f, 2.0f}, barred = {0.3f, 5.0f, -1.0f, 2.0f}, all = barred, none = barred;
+    logits_to_pi(without, router);
+    logits_to_pi(barred, router, Active{1, 0, 1, 1});
+    EXPECT_EQ(barred, (Pi{without[0], 0.0f, without[1], without[2]}));
+    logits_to_pi(all, router);
+    EXPECT_GT(all[1], 0.8f);
+    logits_to_pi(none, router, Active{0, 0, 0, 0});
+    EXPECT_EQ(none, (Pi{0, 0, 0, 0}));
+  }
+}
+
 TEST(IsUndecidedTest, UniformOverWhatIsNotBarred) {
   EXPECT_TRUE(is_undecided(Pi{0.25f, 0.25f, 0.25f, 0.25f}));
   EXPECT_TRUE(is_undecided(Pi{0.5f, 0.0f, 0.5f, 0.0f}));

@@ -90,10 +90,15 @@ void Engine::add_bigrams(std::span<const TokenRow> rows) {
   }
 }
 
-LayerChoice Engine::choose(int layer) {
-  LayerChoice choice = routers_.choose(layer, normed_);
-  if (residency_) residency_->expect(layer - model_.architecture.trunk.num_dense_layers, choice.ids_RK);
-  return choice;
+// The choices of this layer, which was just reached (its normed input is in normed_), or of the first one before any
+// ran, and of those that need no more than that.
+void Engine::choose(Pass& pass, int layer) {
+  const Stopwatch stopwatch(routing_s_);
+  routers_.score(layer, normed_);
+  for (const int end = routers_.choosable_end(layer); layer < end; ++layer) {
+    LayerChoice& choice = pass.choices[static_cast<size_t>(layer)] = routers_.choose(layer);
+    if (residency_) residency_->expect(layer - model_.architecture.trunk.num_dense_layers, choice.ids_RK);
+  }
 }
 
 // Takes the tokens in, embeds them and routes them.
@@ -119,7 +124,10 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
     const int64_t begin = sequence.length();
     sequence.tokens.insert(sequence.tokens.end(), segment.tokens.begin(), segment.tokens.end());
     sequence.route.num_tokens = static_cast<int>(sequence.length());
-    if (has_routes) routers_.decide_domains(sequence, begin);
+    if (has_routes) {
+      const Stopwatch stopwatch(routing_s_);
+      routers_.decide_domains(sequence, begin);
+    }
     for (int64_t p = begin; p < sequence.length(); ++p) {
       if (segment.outputs == Outputs::kAll || (segment.outputs == Outputs::kLast && p + 1 == sequence.length()))
         pass.wanted.push_back(static_cast<int64_t>(pass.rows.size()));
@@ -137,10 +145,12 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
   });
   if (!has_routes) return pass;
   pass.choices.resize(static_cast<size_t>(t.num_layers));
-  routers_.plan(pass.rows, x_.data());
+  {
+    const Stopwatch stopwatch(routing_s_);
+    routers_.plan(pass.rows, x_.data());
+  }
   if (residency_) residency_->begin_pass(num_rows, routers_.domains_of_pass());
-  for (int layer = t.num_dense_layers; routers_.chooses_early() && layer < t.num_layers; ++layer)
-    pass.choices[static_cast<size_t>(layer)] = choose(layer);
+  if (routers_.chooses_early()) choose(pass, t.num_dense_layers);
   if (residency_) residency_->announce(routers_.domains_after_pass());
   return pass;
 }
@@ -167,9 +177,9 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
       continue;
     }
     const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
-    LayerChoice& choice = pass.choices[static_cast<size_t>(layer)];
+    const LayerChoice& choice = pass.choices[static_cast<size_t>(layer)];
     transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, components.components[0].down, normed_);
-    if (!routers_.chooses_early()) choice = choose(layer);
+    if (choice.ids_RK.empty()) choose(pass, layer);
     component_layer_.add(components, choice, normed_, x_.data(), width);
   }
   if (!residency_) model_.weights->file().check_intact();

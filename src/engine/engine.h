@@ -62,9 +62,8 @@ class Engine {
   // they were, and for output that is not finite; Error{kFile} when the model's file was cut short meanwhile: after
   // those the sequences are of no more use.
   std::span<const float> forward(std::span<const Segment> segments);
-  // The routing of such a pass alone, for benchmarks: its tokens are embedded and routed as in forward (but for a gate,
-  // which reads each layer's input), no layer runs. Not to be mixed with forward on the same sequence.
-  void route(std::span<const Segment> segments) { begin_pass(segments); }
+  // Seconds spent on routing, both levels, in all passes so far.
+  double routing_s() const { return routing_s_; }
   // Logits [rows, V] of hidden rows [rows, D]. Throws as forward does.
   void logits(std::span<const float> hidden_RD, float* out_RV);
 
@@ -77,7 +76,7 @@ class Engine {
     std::vector<LayerChoice> choices;  // [L], empty where they are not made early
   };
   Pass begin_pass(std::span<const Segment> segments);
-  LayerChoice choose(int layer);
+  void choose(Pass& pass, int layer);
   void add_bigrams(std::span<const TokenRow> rows);
 
   ModelFolder model_;
@@ -91,6 +90,7 @@ class Engine {
   Rotary rotary_;
   AlignedVector<float> x_;
   std::vector<float> hidden_, bigram_D_;
+  double routing_s_ = 0;
   Activations normed_, head_input_;
 };
 

@@ -45,6 +45,9 @@ std::vector<Kind> kinds() {
   always.domain_router.window_tokens = 40;
   always.domain_router.patch_tokens = 8;
   all.push_back({"always-on", always});
+  Architecture trunk = tiny_architecture();
+  trunk.component_router.kind = "trunk";
+  all.push_back({"heads on the trunk", trunk});
   Architecture single = tiny_architecture();
   single.hierarchy.num_active = 1;
   all.push_back({"one active", single});
@@ -196,18 +199,23 @@ TEST(Engine, AReplayedRouteGivesTheSameBits) {
 }
 
 TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
-  const Architecture a = tiny_architecture();
+  Architecture planner = tiny_architecture(), trunk = planner;
+  trunk.component_router.kind = "trunk";
   const auto poison = [&](const TensorSpec& spec, std::vector<float>& v) {
     const bool is_prose =
         (spec.part == Part::kComponent && spec.index >= 8) || spec.name == "component_router.heads.prose";
     if (is_prose) std::fill(v.begin(), v.end(), std::numeric_limits<float>::quiet_NaN());
   };
-  const auto folder = write_random_model(a, "poisoned", poison);
   const std::vector<int32_t> tokens = random_tokens(100, 60, 5);
-  Engine clean(open_model(write_random_model(a, "hierarchy")), {1, {1, 1, 0}}),
-      poisoned(open_model(folder), {1, {1, 1, 0}});
-  EXPECT_EQ(run(poisoned, tokens, 1000).hidden, run(clean, tokens, 1000).hidden);
+  for (const Architecture& a : {trunk, planner}) {
+    const auto folder = write_random_model(a, "poisoned", poison);
+    Engine clean(open_model(write_random_model(a, "clean")), {1, {1, 1, 0}}),
+        poisoned(open_model(folder), {1, {1, 1, 0}}), all(open_model(folder), {1});
+    EXPECT_EQ(run(poisoned, tokens, 1000).hidden, run(clean, tokens, 1000).hidden);
+    EXPECT_THROW(run(all, tokens, 1000), Error);  // not finite
+  }
   // Nor is one of them ever named: pi is of what may be chosen.
+  Engine clean(open_model(write_random_model(planner, "clean")), {1, {1, 1, 0}});
   Sequence sequence = clean.new_sequence();
   const Segment segment = {&sequence, tokens};
   clean.forward({&segment, 1});
@@ -217,8 +225,6 @@ TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
     EXPECT_EQ(pi_CM[i + 2], 0.0f);
     EXPECT_NEAR(pi_CM[i] + pi_CM[i + 1], 1.0f, 1e-6f);
   }
-  Engine all(open_model(folder), {1});
-  EXPECT_THROW(run(all, tokens, 1000), Error);  // not finite
 }
 
 TEST(Engine, BitsThatMixWithinTheBlocksAreRefused) {  // they would read each other's rows

@@ -33,6 +33,9 @@ Architecture flat_architecture(int num_components) {
 std::vector<Kind> kinds() {
   std::vector<Kind> all = {{"hierarchy", tiny_architecture()}};
   all.push_back({"flat", flat_architecture(6)});
+  Architecture trunk = tiny_architecture();
+  trunk.component_router.kind = "trunk";
+  all.push_back({"heads on the trunk", trunk});
   Architecture shared = tiny_architecture();  // a component is its output matrix
   shared.hierarchy.unique_width = 0;
   shared.hierarchy.always_on_width = 9;

@@ -23,7 +23,7 @@ Routers::Routers(const Architecture& architecture, const Weights& weights, std::
     throw Error(ErrorCode::kConfig, "model.domain_router.kind 'random' is for training and evaluation only",
                 "tessera-train eval runs it");
   }
-  if (c.kind == "sum" || c.kind == "trunk" || c.max_groups > 0) {
+  if (c.kind == "sum" || c.max_groups > 0) {
     throw Error(ErrorCode::kConfig,
                 "model.component_router: kind '" + c.kind + "' with max_groups " + std::to_string(c.max_groups) +
                     " is an ablation that the engine does not run",
@@ -142,8 +142,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
     transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0], normed_);
     std::vector<float>& pi = decided.emplace_back(routed_.size());
     transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
-    logits_to_pi(pi, d);
-    restrict_to_allowed(pi, allowed_);
+    logits_to_pi(pi, d, allowed_);
   }
   return decided;
 }
@@ -199,24 +198,40 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
     transformer_.feed_forward(router.blocks[i], eps, num_rows, x_.data());
   }
   transformer_.norm(x_.data(), router.norm, num_rows, eps, router.heads[0], normed_);
+  score_heads(router.heads, normed_);
+}
 
-  // Only the heads of active domains.
-  const size_t layers = static_cast<size_t>(num_component_layers(architecture_)), stride = layers * num_components_;
-  if (planned_.size() < rows.size() * stride) planned_.resize(rows.size() * stride);
+// Only the heads of active domains.
+void Routers::score_heads(const std::vector<WeightMatrix>& heads, Activations& x) {
+  const Hierarchy& h = architecture_.hierarchy;
+  const size_t layers = static_cast<size_t>(num_component_layers(architecture_)), stride = layers * num_components_,
+               num_domains = h.domains.size();
+  if (scores_.size() < rows_.size() * stride) scores_.resize(rows_.size() * stride);
   std::vector<Product> products;
   size_t first = 0;  // component of the domain
   for (size_t d = 0; d < num_domains; ++d) {
-    Product product = {router.heads[d], {}};
-    for (size_t r = 0; r < rows.size(); ++r) {
+    Product product = {heads[d], {}};
+    for (size_t r = 0; r < rows_.size(); ++r) {
       const int64_t row = static_cast<int64_t>(r);
       if (active_RD_[r * num_domains + d])
-        product.rows.push_back(
-            {normed_.row(row), normed_.quantised_row(row), &planned_[r * stride + layers * first], 1.0f});
+        product.rows.push_back({x.row(row), x.quantised_row(row), &scores_[r * stride + layers * first], 1.0f});
     }
     if (!product.rows.empty()) products.push_back(std::move(product));
     first += static_cast<size_t>(h.domains[d].num_components);
   }
   transformer_.multiply_all(products, Store::kSet);
+}
+
+void Routers::score(int layer, Activations& x) {
+  const std::string& kind = architecture_.component_router.kind;
+  if (kind == "gate") {
+    const size_t size = rows_.size() * num_components_;
+    if (scores_.size() < size) scores_.resize(size);
+    transformer_.project(weights_.component_layers[static_cast<size_t>(layer)].router_gate, x, scores_.data(),
+                         static_cast<int64_t>(num_components_), Store::kSet);
+  } else if (kind == "trunk" && layer == architecture_.trunk.num_dense_layers) {
+    score_heads(weights_.component_router.heads, x);
+  }
 }
 
 std::vector<uint8_t> Routers::domains_of_pass() const {
@@ -253,19 +268,19 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
 }
 
 // The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
-// the softmax over the chosen or, for K = 1, over all eligible. keys_K is room to work in.
-void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, float* keys_K,
-                         int32_t* ids_K, float* weights_K) const {
+// the softmax over the chosen or, for K = 1, over all eligible. `layer`: among those scored. keys_K is room to work in.
+void Routers::choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, float* keys_K, int32_t* ids_K,
+                         float* weights_K) const {
   const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
-  const size_t layers = static_cast<size_t>(num_component_layers(architecture_));
+  const size_t layers =
+      architecture_.component_router.kind == "gate" ? 1 : static_cast<size_t>(num_component_layers(architecture_));
   // body(first component, scores, how many, prior) for each active domain
   const auto for_active = [&](const auto& body) {
     size_t first = 0;
     for (size_t d = 0; d < num_domains; ++d) {
       const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
       if (active_RD_[row * num_domains + d]) {
-        const float* from =
-            gate_N ? gate_N + first : &planned_[(row * num_components_ + first) * layers + layer * count];
+        const float* from = &scores_[(row * num_components_ + first) * layers + layer * count];
         body(first, from, count, prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d]);
       }
       first += count;
@@ -306,16 +321,12 @@ void Routers::choose_row(size_t row, size_t layer, const float* gate_N, const st
   for (size_t i = 0; i < k; ++i) weights_K[i] /= total;
 }
 
-LayerChoice Routers::choose(int layer, Activations& x) {
-  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), n = num_components_, rows = rows_.size();
+LayerChoice Routers::choose(int layer) {
+  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), rows = rows_.size();
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_)),
                l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
   const ComponentLayerWeights& weights = weights_.component_layers[static_cast<size_t>(layer)];
-  std::vector<float> gate;
-  if (!chooses_early()) {
-    gate.resize(rows * n);
-    transformer_.project(weights.router_gate, x, gate.data(), static_cast<int64_t>(n), Store::kSet);
-  }
+  const size_t scored = architecture_.component_router.kind == "gate" ? 0 : l;
   LayerChoice choice;
   choice.ids_RK.resize(rows * k);
   choice.weights_RK.resize(rows * k);
@@ -332,7 +343,7 @@ LayerChoice Routers::choose(int layer, Activations& x) {
         std::copy_n(&sequence.replay->components_TLK[at], k, ids);
         std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
       } else {
-        choose_row(r, l, gate.empty() ? nullptr : &gate[r * n], weights.selection_bias, keys_K.data(), ids, shares);
+        choose_row(r, scored, weights.selection_bias, keys_K.data(), ids, shares);
       }
       if (sequence.records_route) {
         std::copy_n(ids, k, &sequence.route.components_TLK[at]);

@@ -1,5 +1,6 @@
 // Both levels of routing in inference (DESIGN section 3): the same decisions as train/routers, with kept keys and
-// values. Level 1 runs once a chunk, when its last token is known; level 2 once a token, before the first layer.
+// values. Level 1 runs once a chunk, when its last token is known; level 2 once a token, before the first layer or on
+// what enters the first component layer ("trunk"), or once a token and layer (a gate).
 #pragma once
 #include <cstdint>
 #include <span>
@@ -33,23 +34,31 @@ class Routers {
   // Level 1 for tokens [begin, sequence.length()), which were just appended: begins chunks with the decision in force
   // and encodes those that end.
   void decide_domains(Sequence& sequence, int64_t begin);
-  // Level 2's scores for the rows of a pass; embedded_RD are their embeddings.
+  // Begins a pass of these rows, with a planner's scores for them; embedded_RD are their embeddings.
   void plan(std::span<const TokenRow> rows, const float* embedded_RD);
+  // Scores from x, the normed input of a component layer: a gate's of that layer, or of all layers from the first one.
+  // A planner has none to make.
+  void score(int layer, Activations& x);
   // A planner's choices need no layer's input: all may be asked for as soon as the pass is planned.
   bool chooses_early() const { return architecture_.component_router.kind == "planner"; }
+  // The layers [layer, end) that can be chosen for once `layer` has been scored.
+  int choosable_end(int layer) const {
+    return architecture_.component_router.kind == "gate" ? layer + 1 : architecture_.trunk.num_layers;
+  }
   // The domains [D] that the pass chooses from, and those that level 1 has decided for the tokens that follow (none
   // where nothing changes).
   std::vector<uint8_t> domains_of_pass() const;
   std::vector<uint8_t> domains_after_pass() const;
-  // The choice of a layer. A gate reads the layer's normed input; a planner ignores it.
-  LayerChoice choose(int layer, Activations& x);
+  // The choice of a layer whose scores have been made.
+  LayerChoice choose(int layer);
 
  private:
   // pi of each chunk from `begin` on; `ends`: where they end.
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
-  void choose_row(size_t row, size_t layer, const float* gate_N, const std::vector<float>& bias_N, float* keys_K,
-                  int32_t* ids_K, float* weights_K) const;
+  void score_heads(const std::vector<WeightMatrix>& heads, Activations& x);
+  void choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, float* keys_K, int32_t* ids_K,
+                  float* weights_K) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   bool is_active(const Route& route, size_t chunk, size_t domain) const;
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;
@@ -68,9 +77,9 @@ class Routers {
   std::vector<TokenRow> rows_;
   std::vector<uint8_t> active_RD_;  // domains
   std::vector<float> prior_RD_;     // beta log pi'; empty unless the ablation is on
-  // A planner's scores [R, L N], of a row one domain after the other, each [L, its components]: as its heads give them.
-  // Of domains that are not active, and for a gate, it holds nothing meaningful.
-  AlignedVector<float> planned_;
+  // [R, L N], of a row one domain after the other, each [L, its components]: as heads give them; L = 1 for a gate. Of
+  // domains that are not active it holds nothing meaningful.
+  AlignedVector<float> scores_;
 };
 
 }  // namespace tessera::engine

@@ -123,17 +123,18 @@ void load_routers(const Loader& load, const Architecture& a, Weights& weights) {
         load.matrix("domain_router.head", static_cast<int64_t>(routed_domains(a.hierarchy).size()), d.width)};
   }
   const ComponentRouter& c = a.component_router;
+  RouterWeights& router = weights.component_router;
   if (c.kind == "planner") {
-    RouterWeights& router = weights.component_router;
     router.input = load.matrix("component_router.input", c.width, a.trunk.width);
     for (int i = 0; i < c.num_layers; ++i)
       router.blocks.push_back(load.router_block("component_router.layers." + std::to_string(i) + ".", c.width));
     router.norm = load.vector("component_router.norm");
-    for (const Domain& domain : a.hierarchy.domains) {
-      router.heads.push_back(load.matrix("component_router.heads." + domain.name,
-                                         static_cast<int64_t>(num_component_layers(a)) * domain.num_components,
-                                         c.width));
-    }
+  }
+  for (size_t i = 0; c.kind != "gate" && i < a.hierarchy.domains.size(); ++i) {
+    const Domain& domain = a.hierarchy.domains[i];
+    router.heads.push_back(load.matrix("component_router.heads." + domain.name,
+                                       static_cast<int64_t>(num_component_layers(a)) * domain.num_components,
+                                       c.kind == "trunk" ? a.trunk.width : c.width));
   }
 }
 

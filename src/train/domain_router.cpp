@@ -117,7 +117,7 @@ void decide(const Architecture& a, const PackedRows& rows, const RoutingOptions&
       for (size_t d = 0; d < m; ++d) plan.active_CM[c * m + d] = pi[d] > 0;
       continue;
     }
-    restrict_to_allowed(pi, allowed);
+    if (a.domain_router.kind != "encoder") restrict_to_allowed(pi, allowed);
     previous = active_domains(pi, previous, allowed, a.domain_router.margin, a.domain_router.hysteresis, added);
     std::copy_n(previous.begin(), m, &plan.active_CM[c * m]);
   }
@@ -150,7 +150,7 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
     for (size_t c = 1; c < num_chunks; ++c) {
       if (rows.chunks[c].first) continue;
       std::copy_n(values + (c - 1) * width, width, &decided[c * width]);
-      logits_to_pi(std::span(decided).subspan(c * width, width), a.domain_router);
+      logits_to_pi(std::span(decided).subspan(c * width, width), a.domain_router, options.allowed_domains);
     }
     plan.loss = next_chunk_loss(rows, plan.logits_CM, m, options.balances_labels);
   }
