@@ -276,7 +276,8 @@ void add_bench_route_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--monolithic-width", args->monolithic_width, "of the monolithic router; 0: the trunk's")
       ->check(CLI::Range(0, 1 << 16));
-  command->add_option("--monolithic-layers", args->monolithic_layers, "its blocks; 0: heads on the trunk's first layers")
+  command
+      ->add_option("--monolithic-layers", args->monolithic_layers, "its blocks; 0: heads on the trunk's first layers")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
   command->add_option("--components", args->components, "components a layer to try, half of them general")

@@ -43,8 +43,8 @@ std::vector<uint8_t> active_domains(std::span<const float> pi, std::span<const u
                                     std::span<const uint8_t> added = {});
 
 // Level 1's logits [M] become pi: softmax(logits / temperature), `floor` taken off each and the rest made to sum to 1;
-// among the domains that are allowed, as if the model had no others: theirs is 0. All zeros when every domain is barred.
-// `allowed` may be empty (all).
+// among the domains that are allowed, as if the model had no others: theirs is 0. All zeros when every domain is
+// barred. `allowed` may be empty (all).
 void logits_to_pi(std::span<float> logits, const DomainRouter& router, std::span<const uint8_t> allowed = {});
 
 // Which routed domains were added to the trained model [M].

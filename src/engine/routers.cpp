@@ -107,24 +107,29 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
                 in_width = d.own_embedding ? width : architecture_.trunk.width;
   if (!d.own_embedding) embedded_.resize(rows, in_width);
   x_.resize(std::max(x_.size(), static_cast<size_t>(rows * width)));
-  token_D_.resize(static_cast<size_t>(in_width));
   std::vector<RowPlace> places;
   sequence.encoder.reserve(end);
   encoder_rotary_.reserve(end);
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t t = begin + r * patch;
-    float* mean = d.own_embedding ? x_.data() + r * width : embedded_.row(r);
-    const WeightMatrix& table = d.own_embedding ? router.input : weights_.embedding;
-    copy_weight_row(table, sequence.tokens[static_cast<size_t>(t)], mean);
-    for (int64_t i = 1; i < patch; ++i) {
-      copy_weight_row(table, sequence.tokens[static_cast<size_t>(t + i)], token_D_.data());
-      for (int64_t j = 0; j < in_width; ++j) mean[j] += token_D_[static_cast<size_t>(j)];
-    }
-    for (int64_t j = 0; j < in_width && patch > 1; ++j) mean[j] *= 1.0f / static_cast<float>(patch);
-    if (!d.own_embedding) embedded_.quantise(r, router.input);
-    const int64_t seen = *std::upper_bound(ends.begin(), ends.end(), t) / patch, at = first_patch + r;
+    const int64_t at = first_patch + r, seen = *std::upper_bound(ends.begin(), ends.end(), at * patch) / patch;
     places.push_back({&sequence.encoder, at, std::max<int64_t>(0, at - d.window_tokens / patch + 1), seen});
   }
+  const WeightMatrix& table = d.own_embedding ? router.input : weights_.embedding;
+  constexpr int64_t kPatches = 16;  // a task
+  transformer_.pool().run(num_blocks(rows, kPatches), [&](int64_t task, int) {
+    AlignedVector<float> token_D(static_cast<size_t>(in_width));
+    for (int64_t r = task * kPatches; r < std::min(rows, (task + 1) * kPatches); ++r) {
+      const int32_t* tokens = &sequence.tokens[static_cast<size_t>((first_patch + r) * patch)];
+      float* mean = d.own_embedding ? x_.data() + r * width : embedded_.row(r);
+      copy_weight_row(table, tokens[0], mean);
+      for (int64_t i = 1; i < patch; ++i) {
+        copy_weight_row(table, tokens[i], token_D.data());
+        for (int64_t j = 0; j < in_width; ++j) mean[j] += token_D[static_cast<size_t>(j)];
+      }
+      for (int64_t j = 0; j < in_width && patch > 1; ++j) mean[j] *= 1.0f / static_cast<float>(patch);
+      if (!d.own_embedding) embedded_.quantise(r, router.input);
+    }
+  });
   if (!d.own_embedding) transformer_.project(router.input, embedded_, x_.data(), width, Store::kSet);
   for (size_t i = 0; i < router.blocks.size(); ++i) {
     transformer_.attention(router.blocks[i], static_cast<int>(i), d.num_heads, eps, encoder_rotary_, places, x_.data());
@@ -268,57 +273,46 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
 }
 
 // The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
-// the softmax over the chosen or, for K = 1, over all eligible. `layer`: among those scored. keys_K is room to work in.
-void Routers::choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, float* keys_K, int32_t* ids_K,
-                         float* weights_K) const {
+// the softmax over the chosen or, for K = 1, over all eligible. `layer`: among those scored.
+void Routers::choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, Candidates& candidates,
+                         int32_t* ids_K, float* weights_K) const {
   const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
   const size_t layers =
       architecture_.component_router.kind == "gate" ? 1 : static_cast<size_t>(num_component_layers(architecture_));
-  // body(first component, scores, how many, prior) for each active domain
-  const auto for_active = [&](const auto& body) {
-    size_t first = 0;
-    for (size_t d = 0; d < num_domains; ++d) {
-      const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
-      if (active_RD_[row * num_domains + d]) {
-        const float* from = &scores_[(row * num_components_ + first) * layers + layer * count];
-        body(first, from, count, prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d]);
-      }
-      first += count;
-    }
-  };
+  float *scores = candidates.scores.data(), *keys = candidates.keys.data();
   size_t found = 0;
-  float least = 0;  // key of the last of those found
-  uint32_t largest_bits = 0;
-  for_active([&](size_t first, const float* scores, size_t count, float prior) {
-    const float* bias = bias_N.data() + first;
-    for (size_t i = 0; i < count; ++i) {
-      const float score = scores[i] + prior, key = score + bias[i];
-      largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(score) & 0x7fffffffu);
-      if (found == k && !(key > least)) continue;
-      size_t at = found < k ? found++ : k - 1;
-      for (; at > 0 && key > keys_K[at - 1]; --at)
-        keys_K[at] = keys_K[at - 1], ids_K[at] = ids_K[at - 1], weights_K[at] = weights_K[at - 1];
-      keys_K[at] = key, ids_K[at] = static_cast<int32_t>(first + i), weights_K[at] = score;
-      least = keys_K[found - 1];
+  for (size_t d = 0, first = 0; d < num_domains; ++d) {
+    const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
+    if (active_RD_[row * num_domains + d]) {
+      const float* from = &scores_[(row * num_components_ + first) * layers + layer * count];
+      const float prior = prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d];
+      for (size_t i = 0; i < count; ++i) {
+        scores[found + i] = from[i] + prior;
+        keys[found + i] = from[i] + prior + bias_N[first + i];
+        candidates.ids[found + i] = static_cast<int32_t>(first + i);
+      }
+      found += count;
     }
-  });
-  if (largest_bits >= 0x7f800000u) {  // an infinity, or no number
+    first += count;
+  }
+  TESSERA_CHECK(found >= k, "fewer eligible components than active ones");
+  int32_t largest_bits = 0;
+  for (size_t i = 0; i < found; ++i)
+    largest_bits = std::max(largest_bits, std::bit_cast<int32_t>(keys[i]) & 0x7fffffff);
+  if (largest_bits >= 0x7f800000) {  // an infinity, or no number
     throw Error(ErrorCode::kData, "the component router's output is not finite",
                 "the model's weights hold values that are not finite or far too large");
   }
-  TESSERA_CHECK(found == k, "fewer eligible components than active ones");
-  float largest = *std::max_element(weights_K, weights_K + k), total = 0;
-  if (k == 1) {
-    for_active([&](size_t, const float* scores, size_t count, float prior) {
-      for (size_t i = 0; i < count; ++i) largest = std::max(largest, scores[i] + prior);
-    });
-    for_active([&](size_t, const float* scores, size_t count, float prior) {
-      for (size_t i = 0; i < count; ++i) total += std::exp(scores[i] + prior - largest);
-    });
+  top_k_row(keys, static_cast<int64_t>(found), static_cast<int64_t>(k), ids_K);
+  for (size_t i = 0; i < k; ++i) {
+    weights_K[i] = scores[ids_K[i]];
+    ids_K[i] = candidates.ids[static_cast<size_t>(ids_K[i])];
   }
-  for (size_t i = 0; i < k; ++i) weights_K[i] = std::exp(weights_K[i] - largest);
-  if (k > 1) total = std::accumulate(weights_K, weights_K + k, 0.0f);
-  for (size_t i = 0; i < k; ++i) weights_K[i] /= total;
+  const std::span<const float> over = k == 1 ? std::span(scores, found) : std::span(weights_K, k);
+  const float largest = *std::max_element(over.begin(), over.end());
+  float total = 0;
+  for (const float score : over) total += std::exp(score - largest);
+  for (size_t i = 0; i < k; ++i) weights_K[i] = std::exp(weights_K[i] - largest) / total;
 }
 
 LayerChoice Routers::choose(int layer) {
@@ -332,7 +326,8 @@ LayerChoice Routers::choose(int layer) {
   choice.weights_RK.resize(rows * k);
   constexpr size_t kRows = 64;  // a task
   transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
-    std::vector<float> keys_K(k);
+    const size_t room = (num_components_ + 15) / 16 * 16;
+    Candidates candidates = {std::vector<float>(room), std::vector<float>(room), std::vector<int32_t>(room)};
     for (size_t r = static_cast<size_t>(task) * kRows; r < std::min(rows, (static_cast<size_t>(task) + 1) * kRows);
          ++r) {
       Sequence& sequence = *rows_[r].sequence;
@@ -343,7 +338,7 @@ LayerChoice Routers::choose(int layer) {
         std::copy_n(&sequence.replay->components_TLK[at], k, ids);
         std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
       } else {
-        choose_row(r, scored, weights.selection_bias, keys_K.data(), ids, shares);
+        choose_row(r, scored, weights.selection_bias, candidates, ids, shares);
       }
       if (sequence.records_route) {
         std::copy_n(ids, k, &sequence.route.components_TLK[at]);

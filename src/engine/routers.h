@@ -57,7 +57,11 @@ class Routers {
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
   void score_heads(const std::vector<WeightMatrix>& heads, Activations& x);
-  void choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, float* keys_K, int32_t* ids_K,
+  struct Candidates {  // room for the components that a row chooses among
+    std::vector<float> scores, keys;
+    std::vector<int32_t> ids;
+  };
+  void choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, Candidates& candidates, int32_t* ids_K,
                   float* weights_K) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   bool is_active(const Route& route, size_t chunk, size_t domain) const;
@@ -72,7 +76,7 @@ class Routers {
   size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;
-  AlignedVector<float> x_, token_D_;
+  AlignedVector<float> x_;
   // Of the pass that plan() began.
   std::vector<TokenRow> rows_;
   std::vector<uint8_t> active_RD_;  // domains

@@ -122,6 +122,14 @@ float log_sum_exp_row(const float* x, int64_t n) {
   return static_cast<float>(largest + std::log(sum));
 }
 
+void top_k_row(float* keys, int64_t n, int64_t k, int32_t* ids) {
+  for (int64_t i = 0; i < k; ++i) {
+    float* largest = std::max_element(keys, keys + n);  // the first of equals
+    ids[i] = static_cast<int32_t>(largest - keys);
+    *largest = -INFINITY;
+  }
+}
+
 void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
             std::span<const AttentionQuery> rows) {
   const int64_t padded = padded_head(head_dim), P = kPagePositions;

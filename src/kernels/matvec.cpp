@@ -13,6 +13,7 @@
 #include "kernels/bf16_amx.h"
 #include "kernels/matvec.h"
 #include "kernels/quant_matvec.h"
+#include "kernels/rest-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace tessera {
@@ -28,6 +29,16 @@ HWY_INLINE hn::Vec<F32> load_weights(F32 d, const hwy::bfloat16_t* w) {
 }
 HWY_INLINE hn::Vec<F32> load_weights(F32 d, const hwy::float16_t* w) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), w));
+}
+
+// The first `count` weights, zeros behind.
+HWY_INLINE hn::Vec<F32> load_first_weights(F32 d, size_t count, const float* w) { return load_first(d, count, w); }
+template <class T>
+HWY_INLINE hn::Vec<F32> load_first_weights(F32 d, size_t count, const T* w) {
+  T whole[HWY_MAX_BYTES / sizeof(float)];
+  std::memset(static_cast<void*>(whole), 0, sizeof whole);
+  std::memcpy(static_cast<void*>(whole), w, count * sizeof(T));
+  return load_weights(d, whole);
 }
 
 // Of each of N vectors the sum of its lanes, of which `lanes` are still apart. Neighbours are added, then pairs of
@@ -49,7 +60,7 @@ HWY_INLINE void sums_of_lanes(F32 d, const hn::Vec<F32> (&vectors)[N], float* HW
   }
 }
 
-// O outputs of R rows. w: their first weight; both sides' last partial vector is copied and padded with zeros.
+// O outputs of R rows. w: their first weight; both sides' last partial vector is padded with zeros.
 template <int O, int R, class T>
 HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, const ProductRow* HWY_RESTRICT rows,
                      Store store) {
@@ -70,14 +81,11 @@ HWY_INLINE void tile(const T* HWY_RESTRICT w, int64_t inputs, int64_t output, co
   }
   if (whole < inputs) {
     const size_t rest = static_cast<size_t>(inputs - whole);
-    HWY_ALIGN float x_rest[R][HWY_MAX_BYTES / sizeof(float)] = {};
-    T w_rest[HWY_MAX_BYTES / sizeof(float)];
-    std::memset(static_cast<void*>(w_rest), 0, sizeof w_rest);
-    for (int r = 0; r < R; ++r) std::memcpy(x_rest[r], rows[r].x + whole, rest * sizeof(float));
+    hn::Vec<F32> x[R];
+    for (int r = 0; r < R; ++r) x[r] = load_first(d, rest, rows[r].x + whole);
     for (int o = 0; o < O; ++o) {
-      std::memcpy(static_cast<void*>(w_rest), w + o * inputs + whole, rest * sizeof(T));
-      const auto weights = load_weights(d, w_rest);
-      for (int r = 0; r < R; ++r) sums[r * O + o] = hn::MulAdd(weights, hn::LoadU(d, x_rest[r]), sums[r * O + o]);
+      const auto weights = load_first_weights(d, rest, w + o * inputs + whole);
+      for (int r = 0; r < R; ++r) sums[r * O + o] = hn::MulAdd(weights, x[r], sums[r * O + o]);
     }
   }
   HWY_ALIGN float out[R * O + HWY_MAX_BYTES / sizeof(float)];

@@ -288,6 +288,22 @@ TEST(RowOps, EqualTheirTwins) {
   });
 }
 
+TEST(RowOps, TheLargestKeysInOrder) {
+  Rng rng(5);
+  for (int64_t n = 1; n < 70; ++n) {
+    for (const int64_t k : {int64_t{1}, std::min<int64_t>(n, 4), n}) {
+      std::vector<float> keys(static_cast<size_t>((n + 15) / 16 * 16));
+      for (int64_t i = 0; i < n; ++i)  // many equal ones; all below what the padding might hold
+        keys[static_cast<size_t>(i)] = static_cast<float>(rng.below(7)) - 1e30f * static_cast<float>(n % 2);
+      std::vector<float> again = keys;
+      std::vector<int32_t> ids(static_cast<size_t>(k)), expected = ids;
+      top_k_row(keys.data(), n, k, ids.data());
+      ref::top_k_row(again.data(), n, k, expected.data());
+      EXPECT_EQ(ids, expected) << n << " " << k;
+    }
+  }
+}
+
 TEST(RowOps, RotationTurnsBothHalves) {
   on_every_target([] {
     for (const int64_t half : {1, 4, 8, 13, 16, 40}) {

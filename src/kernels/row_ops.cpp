@@ -93,6 +93,24 @@ float log_sum_exp(const float* x, int64_t n) {
   return largest + std::log(sum);
 }
 
+// k passes, each of a vector's compares at a time: for the few of some ten to a few hundred keys cheaper than one pass
+// that keeps the best in order, whose branches are anyone's guess.
+void top_k(float* keys, int64_t n, int64_t k, int32_t* ids) {
+  const F32 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), padded = (n + lanes - 1) / lanes * lanes;
+  std::fill(keys + n, keys + padded, -INFINITY);
+  for (int64_t i = 0; i < k; ++i) {
+    Vec largest = hn::LoadU(d, keys);
+    for (int64_t j = lanes; j < padded; j += lanes) largest = hn::Max(largest, hn::LoadU(d, keys + j));
+    largest = hn::MaxOfLanes(d, largest);
+    int64_t at = 0;
+    while (hn::AllFalse(d, hn::Eq(hn::LoadU(d, keys + at), largest))) at += lanes;
+    at += hn::FindFirstTrue(d, hn::Eq(hn::LoadU(d, keys + at), largest));
+    ids[i] = static_cast<int32_t>(at);
+    keys[at] = -INFINITY;
+  }
+}
+
 HWY_INLINE Vec load_kv(F32 d, const float* at) { return hn::LoadU(d, at); }
 HWY_INLINE Vec load_kv(F32 d, const hwy::float16_t* at) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), at));
@@ -288,6 +306,7 @@ namespace tessera {
 HWY_EXPORT(rms_norm);
 HWY_EXPORT(swiglu);
 HWY_EXPORT(log_sum_exp);
+HWY_EXPORT(top_k);
 HWY_EXPORT(rotate);
 HWY_EXPORT(attend_any);
 HWY_EXPORT(to_f16);
@@ -301,6 +320,8 @@ void swiglu_row(const float* gate, const float* up, int64_t n, float* y) {
 }
 
 float log_sum_exp_row(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(log_sum_exp)(x, n); }
+
+void top_k_row(float* keys, int64_t n, int64_t k, int32_t* ids) { HWY_DYNAMIC_DISPATCH(top_k)(keys, n, k, ids); }
 
 void rotate_row(float* x, const float* cos, const float* sin, int64_t head_dim) {
   HWY_DYNAMIC_DISPATCH(rotate)(x, cos, sin, head_dim / 2);
