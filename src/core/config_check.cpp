@@ -194,6 +194,10 @@ void check(const Architecture& a) {
     require_at_least("model.component_router.num_layers", c.num_layers, 1);
     require_divides("model.component_router.width", c.width, "2 * model.component_router.num_heads", 2 * c.num_heads);
   }
+  require_at_least("model.component_router.rank", c.rank, 0);
+  require(c.rank == 0 || c.kind == "trunk",
+          "config key 'model.component_router.rank' is for component_router.kind = trunk",
+          "a planner's heads read its width");
   require_at_least("model.component_router.max_groups", c.max_groups, 0);
   check_totals(a);
 }

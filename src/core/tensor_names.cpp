@@ -91,12 +91,13 @@ void add_routers(SpecList& list, const Architecture& a) {
       list.add_router_block("component_router.layers." + std::to_string(i) + ".", c.width, Part::kComponentRouter);
     list.add("component_router.norm", {c.width}, Part::kComponentRouter);
   }
-  if (own_blocks || c.kind == "trunk") {
+  const bool on_trunk = c.kind == "trunk";
+  if (on_trunk && c.rank > 0) list.add("component_router.input", {c.rank, a.trunk.width}, Part::kComponentRouter);
+  if (own_blocks || on_trunk) {
+    const int read = own_blocks ? c.width : c.rank > 0 ? c.rank : a.trunk.width;
     for (const Domain& domain : a.hierarchy.domains) {  // z of all layers at once, layer-major
-      list.add(
-          "component_router.heads." + domain.name,
-          {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, own_blocks ? c.width : a.trunk.width},
-          Part::kComponentRouter);
+      list.add("component_router.heads." + domain.name,
+               {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, read}, Part::kComponentRouter);
     }
   }
 }

@@ -79,14 +79,11 @@ Sequence Engine::prefix_of(const Sequence& from, int64_t num_tokens) const {
 
 void Engine::add_bigrams(std::span<const TokenRow> rows) {
   const int64_t width = model_.architecture.trunk.width;
-  bigram_D_.resize(static_cast<size_t>(width));
   for (size_t r = 0; r < rows.size(); ++r) {
     const int32_t* token = &rows[r].sequence->tokens[static_cast<size_t>(rows[r].position)];
     const int32_t previous = rows[r].position > 0 ? token[-1] : 0;
-    copy_weight_row(weights_.bigram_embedding, bigram_row(previous, *token, model_.architecture.trunk.bigram_rows),
-                    bigram_D_.data());
-    float* x = &x_[r * static_cast<size_t>(width)];
-    for (size_t d = 0; d < bigram_D_.size(); ++d) x[d] += bigram_D_[d];
+    add_weight_row(weights_.bigram_embedding, bigram_row(previous, *token, model_.architecture.trunk.bigram_rows),
+                   &x_[r * static_cast<size_t>(width)]);
   }
 }
 

@@ -89,7 +89,7 @@ class Engine {
   ComponentLayer component_layer_;
   Rotary rotary_;
   AlignedVector<float> x_;
-  std::vector<float> hidden_, bigram_D_;
+  std::vector<float> hidden_;
   double routing_s_ = 0;
   Activations normed_, head_input_;
 };

@@ -117,15 +117,11 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
   const WeightMatrix& table = d.own_embedding ? router.input : weights_.embedding;
   constexpr int64_t kPatches = 16;  // a task
   transformer_.pool().run(num_blocks(rows, kPatches), [&](int64_t task, int) {
-    AlignedVector<float> token_D(static_cast<size_t>(in_width));
     for (int64_t r = task * kPatches; r < std::min(rows, (task + 1) * kPatches); ++r) {
       const int32_t* tokens = &sequence.tokens[static_cast<size_t>((first_patch + r) * patch)];
       float* mean = d.own_embedding ? x_.data() + r * width : embedded_.row(r);
       copy_weight_row(table, tokens[0], mean);
-      for (int64_t i = 1; i < patch; ++i) {
-        copy_weight_row(table, tokens[i], token_D.data());
-        for (int64_t j = 0; j < in_width; ++j) mean[j] += token_D[static_cast<size_t>(j)];
-      }
+      for (int64_t i = 1; i < patch; ++i) add_weight_row(table, tokens[i], mean);
       for (int64_t j = 0; j < in_width && patch > 1; ++j) mean[j] *= 1.0f / static_cast<float>(patch);
       if (!d.own_embedding) embedded_.quantise(r, router.input);
     }
@@ -235,7 +231,12 @@ void Routers::score(int layer, Activations& x) {
     transformer_.project(weights_.component_layers[static_cast<size_t>(layer)].router_gate, x, scores_.data(),
                          static_cast<int64_t>(num_components_), Store::kSet);
   } else if (kind == "trunk" && layer == architecture_.trunk.num_dense_layers) {
-    score_heads(weights_.component_router.heads, x);
+    const RouterWeights& router = weights_.component_router;
+    const int64_t rank = architecture_.component_router.rank;
+    if (rank == 0) return score_heads(router.heads, x);
+    normed_.resize(x.rows, rank);
+    transformer_.project(router.input, x, normed_.values.data(), rank, Store::kSet);
+    score_heads(router.heads, normed_);
   }
 }
 
@@ -273,37 +274,35 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
 }
 
 // The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
-// the softmax over the chosen or, for K = 1, over all eligible. `layer`: among those scored.
-void Routers::choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, Candidates& candidates,
-                         int32_t* ids_K, float* weights_K) const {
+// the softmax over the chosen or, for K = 1, over all eligible. `layer`: among those scored. `same_domains`: as the row
+// had that `candidates` was last used for.
+void Routers::choose_row(size_t row, size_t layer, bool same_domains, const std::vector<float>& bias_N,
+                         Candidates& candidates, int32_t* ids_K, float* weights_K) const {
   const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
   const size_t layers =
       architecture_.component_router.kind == "gate" ? 1 : static_cast<size_t>(num_component_layers(architecture_));
-  float *scores = candidates.scores.data(), *keys = candidates.keys.data();
+  float* scores = candidates.scores.data();
   size_t found = 0;
   for (size_t d = 0, first = 0; d < num_domains; ++d) {
     const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
     if (active_RD_[row * num_domains + d]) {
       const float* from = &scores_[(row * num_components_ + first) * layers + layer * count];
-      const float prior = prior_RD_.empty() ? 0.0f : prior_RD_[row * num_domains + d];
-      for (size_t i = 0; i < count; ++i) {
-        scores[found + i] = from[i] + prior;
-        keys[found + i] = from[i] + prior + bias_N[first + i];
-        candidates.ids[found + i] = static_cast<int32_t>(first + i);
+      std::copy_n(from, count, scores + found);
+      for (size_t i = 0; !prior_RD_.empty() && i < count; ++i) scores[found + i] += prior_RD_[row * num_domains + d];
+      if (!same_domains) {
+        std::iota(&candidates.ids[found], &candidates.ids[found] + count, static_cast<int32_t>(first));
+        std::copy_n(&bias_N[first], count, &candidates.bias[found]);
       }
       found += count;
     }
     first += count;
   }
   TESSERA_CHECK(found >= k, "fewer eligible components than active ones");
-  int32_t largest_bits = 0;
-  for (size_t i = 0; i < found; ++i)
-    largest_bits = std::max(largest_bits, std::bit_cast<int32_t>(keys[i]) & 0x7fffffff);
-  if (largest_bits >= 0x7f800000) {  // an infinity, or no number
+  if (!top_k_row(scores, candidates.bias.data(), static_cast<int64_t>(found), static_cast<int64_t>(k),
+                 candidates.sums.data(), ids_K)) {
     throw Error(ErrorCode::kData, "the component router's output is not finite",
                 "the model's weights hold values that are not finite or far too large");
   }
-  top_k_row(keys, static_cast<int64_t>(found), static_cast<int64_t>(k), ids_K);
   for (size_t i = 0; i < k; ++i) {
     weights_K[i] = scores[ids_K[i]];
     ids_K[i] = candidates.ids[static_cast<size_t>(ids_K[i])];
@@ -311,8 +310,12 @@ void Routers::choose_row(size_t row, size_t layer, const std::vector<float>& bia
   const std::span<const float> over = k == 1 ? std::span(scores, found) : std::span(weights_K, k);
   const float largest = *std::max_element(over.begin(), over.end());
   float total = 0;
-  for (const float score : over) total += std::exp(score - largest);
-  for (size_t i = 0; i < k; ++i) weights_K[i] = std::exp(weights_K[i] - largest) / total;
+  for (size_t i = 0; k == 1 && i < found; ++i) total += std::exp(scores[i] - largest);
+  for (size_t i = 0; i < k; ++i) {
+    weights_K[i] = std::exp(weights_K[i] - largest);
+    if (k > 1) total += weights_K[i];
+  }
+  for (size_t i = 0; i < k; ++i) weights_K[i] /= total;
 }
 
 LayerChoice Routers::choose(int layer) {
@@ -326,8 +329,8 @@ LayerChoice Routers::choose(int layer) {
   choice.weights_RK.resize(rows * k);
   constexpr size_t kRows = 64;  // a task
   transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
-    const size_t room = (num_components_ + 15) / 16 * 16;
-    Candidates candidates = {std::vector<float>(room), std::vector<float>(room), std::vector<int32_t>(room)};
+    Candidates candidates((num_components_ + 15) / 16 * 16);
+    int64_t last = -1;  // row that they are of
     for (size_t r = static_cast<size_t>(task) * kRows; r < std::min(rows, (static_cast<size_t>(task) + 1) * kRows);
          ++r) {
       Sequence& sequence = *rows_[r].sequence;
@@ -338,7 +341,11 @@ LayerChoice Routers::choose(int layer) {
         std::copy_n(&sequence.replay->components_TLK[at], k, ids);
         std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
       } else {
-        choose_row(r, scored, weights.selection_bias, candidates, ids, shares);
+        const auto domains = [&](size_t row) { return &active_RD_[row * routed_index_.size()]; };
+        const bool same =
+            last >= 0 && std::equal(domains(r), domains(r) + routed_index_.size(), domains(static_cast<size_t>(last)));
+        choose_row(r, scored, same, weights.selection_bias, candidates, ids, shares);
+        last = static_cast<int64_t>(r);
       }
       if (sequence.records_route) {
         std::copy_n(ids, k, &sequence.route.components_TLK[at]);

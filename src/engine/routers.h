@@ -57,12 +57,14 @@ class Routers {
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
   void score_heads(const std::vector<WeightMatrix>& heads, Activations& x);
-  struct Candidates {  // room for the components that a row chooses among
-    std::vector<float> scores, keys;
+  // The components that a row chooses among, those of its active domains, one after the other; with room for more.
+  struct Candidates {
+    explicit Candidates(size_t room) : ids(room), scores(room), bias(room), sums(room) {}
     std::vector<int32_t> ids;
+    std::vector<float> scores, bias, sums;
   };
-  void choose_row(size_t row, size_t layer, const std::vector<float>& bias_N, Candidates& candidates, int32_t* ids_K,
-                  float* weights_K) const;
+  void choose_row(size_t row, size_t layer, bool same_domains, const std::vector<float>& bias_N, Candidates& candidates,
+                  int32_t* ids_K, float* weights_K) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   bool is_active(const Route& route, size_t chunk, size_t domain) const;
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;

@@ -122,12 +122,17 @@ float log_sum_exp_row(const float* x, int64_t n) {
   return static_cast<float>(largest + std::log(sum));
 }
 
-void top_k_row(float* keys, int64_t n, int64_t k, int32_t* ids) {
+bool top_k_row(const float* scores, const float* bias, int64_t n, int64_t k, float* sums, int32_t* ids) {
+  for (int64_t i = 0; i < n; ++i) {
+    sums[i] = scores[i] + bias[i];
+    if (!std::isfinite(sums[i])) return false;
+  }
   for (int64_t i = 0; i < k; ++i) {
-    float* largest = std::max_element(keys, keys + n);  // the first of equals
-    ids[i] = static_cast<int32_t>(largest - keys);
+    float* largest = std::max_element(sums, sums + n);  // the first of equals
+    ids[i] = static_cast<int32_t>(largest - sums);
     *largest = -INFINITY;
   }
+  return true;
 }
 
 void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,

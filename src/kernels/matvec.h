@@ -37,8 +37,9 @@ enum class Store { kSet, kAdd };
 // Outputs [begin, end) of every row; for quantised matrices `begin` is a multiple of 16, and `end` too or the last.
 void multiply(const WeightMatrix& w, int64_t begin, int64_t end, std::span<const ProductRow> rows, Store store);
 
-// Row `index` of the matrix as f32 (an embedding).
+// Row `index` of the matrix as f32 (an embedding); added to what is there.
 void copy_weight_row(const WeightMatrix& w, int64_t index, float* out);
+void add_weight_row(const WeightMatrix& w, int64_t index, float* out);
 
 // Activations for quantised weights: groups of 32 {f32 scale, i32 offset, values[32]}, values rounded to nearest even;
 // a last group is padded with zeros. For 4 bits the values are i8, scale = max |x| / 127; for 8 bits i16, scale = max

@@ -62,27 +62,44 @@ void quantise_matrix(const float* w, int64_t outputs, int64_t inputs, int bits, 
   }
 }
 
-void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
-  if (w.type == WeightType::kF32) {
-    std::memcpy(out, w.data + index * w.inputs * 4, static_cast<size_t>(w.inputs) * 4);
-    return;
-  }
-  if (!w.is_quantised()) {
-    const std::byte* from = w.data + index * w.inputs * 2;
-    const bool is_bf16 = w.type == WeightType::kBF16;
-    for (int64_t i = 0; is_bf16 && i < w.inputs; ++i) out[i] = float_from_bf16(load<uint16_t>(from + 2 * i));
-    for (int64_t i = 0; !is_bf16 && i < w.inputs; ++i) out[i] = float_from_f16(load<uint16_t>(from + 2 * i));
-    return;
+namespace {
+
+// f(i, weight i) for a row of the matrix.
+template <class F>
+void for_weights_of_row(const WeightMatrix& w, int64_t index, const F& f) {
+  const std::byte* from = w.data + index * w.inputs * (w.type == WeightType::kF32 ? 4 : 2);  // if not quantised
+  switch (w.type) {
+    case WeightType::kF32:
+      for (int64_t i = 0; i < w.inputs; ++i) f(i, load<float>(from + 4 * i));
+      return;
+    case WeightType::kBF16:
+      for (int64_t i = 0; i < w.inputs; ++i) f(i, float_from_bf16(load<uint16_t>(from + 2 * i)));
+      return;
+    case WeightType::kF16:
+      for (int64_t i = 0; i < w.inputs; ++i) f(i, float_from_f16(load<uint16_t>(from + 2 * i)));
+      return;
+    case WeightType::kQ8:
+    case WeightType::kQ4:
+      break;
   }
   const int bits = w.type == WeightType::kQ8 ? 8 : 4;
   const int64_t across = num_blocks(w.inputs, kBlockInputs), o = index % kBlockOutputs;
   const std::byte* block = w.data + index / kBlockOutputs * across * block_bytes(bits);
   for (int64_t i0 = 0; i0 < w.inputs; i0 += kBlockInputs, block += block_bytes(bits)) {
     const float scale = float_from_f16(load<uint16_t>(block + 2 * o));
-    for (int64_t i = 0; i < std::min<int64_t>(kBlockInputs, w.inputs - i0); ++i) {
-      out[i0 + i] = scale * static_cast<float>(stored_weight(block, o, i, bits));
-    }
+    for (int64_t i = 0; i < std::min<int64_t>(kBlockInputs, w.inputs - i0); ++i)
+      f(i0 + i, scale * static_cast<float>(stored_weight(block, o, i, bits)));
   }
+}
+
+}  // namespace
+
+void copy_weight_row(const WeightMatrix& w, int64_t index, float* out) {
+  for_weights_of_row(w, index, [out](int64_t i, float weight) { out[i] = weight; });
+}
+
+void add_weight_row(const WeightMatrix& w, int64_t index, float* out) {
+  for_weights_of_row(w, index, [out](int64_t i, float weight) { out[i] += weight; });
 }
 
 }  // namespace tessera

@@ -272,7 +272,10 @@ LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
   const std::string& kind = a.component_router.kind;
   const int64_t l = layer - a.trunk.num_dense_layers;
   if (options_.replay) return replayed(l, x_SD);
-  if (kind == "trunk" && !planned_.ids_SLK.defined()) planned_ = select(head_scores(x_SD), 0);
+  if (kind == "trunk" && !planned_.ids_SLK.defined()) {
+    planned_ = select(
+        head_scores(a.component_router.rank > 0 ? project(x_SD, parameters_["component_router.input"]) : x_SD), 0);
+  }
   if (planned_.ids_SLK.defined()) return planned_.layer(l);
   at::Tensor scores = project(x_SD, parameters_["layers." + std::to_string(layer) + ".router_gate"]);
   if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);

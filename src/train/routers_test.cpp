@@ -87,10 +87,11 @@ TEST(Routers, WithAllDomainsDeniedTheGeneralOneServes) {
   EXPECT_TRUE(allowed_domains(a.hierarchy, {"code", "mathematics"}, {}, "--domains").empty());  // none is barred
 }
 
-TEST(Routers, TheAblationsAreCausalAndLearn) {
-  for (const char* kind : {"sum", "trunk"}) {
+TEST(Routers, OtherComponentRoutersAreCausalAndLearn) {
+  for (const auto& [kind, rank] : {std::pair("sum", 0), std::pair("trunk", 0), std::pair("trunk", 3)}) {
     Architecture a = tiny_architecture();
     a.component_router.kind = kind;
+    a.component_router.rank = rank;
     a.trunk.num_dense_layers = 1;
     a.trunk.dense_width = 12;
     a.trunk.num_layers = 3;
