@@ -1,13 +1,17 @@
 #include "engine/routers.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <numeric>
+#include <limits>
 
 #include "base/error.h"
+#include "kernels/top_k.h"
 
 namespace tessera::engine {
+namespace {
+constexpr float kBarred = -std::numeric_limits<float>::infinity();
+}
+
 Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed,
                  Transformer& transformer)
     : architecture_(architecture),
@@ -31,6 +35,7 @@ Routers::Routers(const Architecture& architecture, const Weights& weights, std::
   }
   encoder_rotary_ = Rotary(architecture.trunk.rope_theta, d.width / d.num_heads);
   planner_rotary_ = Rotary(architecture.trunk.rope_theta, c.width / c.num_heads);
+  for (const Domain& domain : architecture.hierarchy.domains) domain_sizes_.push_back(domain.num_components);
   routed_index_.assign(architecture.hierarchy.domains.size(), -1);
   for (size_t i = 0; i < routed_.size(); ++i) routed_index_[static_cast<size_t>(routed_[i])] = static_cast<int>(i);
 }
@@ -153,8 +158,7 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   const Hierarchy& h = architecture_.hierarchy;
   const size_t m = routed_.size(), num_domains = h.domains.size();
   rows_.assign(rows.begin(), rows.end());
-  active_RD_.clear();
-  prior_RD_.clear();
+  added_RD_.clear();
   for (const TokenRow& row : rows) {
     Route& route = row.sequence->route;
     if (row.sequence->records_route) {  // room for what choose() will record
@@ -167,14 +171,15 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
     }
     const size_t chunk = chunk_at(route, row.position);
     for (size_t domain = 0; domain < num_domains; ++domain) {
-      active_RD_.push_back(is_active(route, chunk, domain));
-      if (c.prior_weight == 0) continue;
       const int d = routed_index_[domain];
-      constexpr float kEpsilon = 0.05f;
-      const float pi =
-          d < 0 ? 1.0f
-                : route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) + kEpsilon / static_cast<float>(m);
-      prior_RD_.push_back(std::log(pi) * static_cast<float>(c.prior_weight));
+      float added = is_active(route, chunk, domain) ? 0.0f : kBarred;
+      if (c.prior_weight != 0 && d >= 0) {
+        constexpr float kEpsilon = 0.05f;
+        const float pi =
+            route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) + kEpsilon / static_cast<float>(m);
+        added += std::log(pi) * static_cast<float>(c.prior_weight);
+      }
+      added_RD_.push_back(added);
     }
   }
   if (c.kind != "planner") return;
@@ -214,7 +219,7 @@ void Routers::score_heads(const std::vector<WeightMatrix>& heads, Activations& x
     Product product = {heads[d], {}};
     for (size_t r = 0; r < rows_.size(); ++r) {
       const int64_t row = static_cast<int64_t>(r);
-      if (active_RD_[r * num_domains + d])
+      if (added_RD_[r * num_domains + d] > kBarred)
         product.rows.push_back({x.row(row), x.quantised_row(row), &scores_[r * stride + layers * first], 1.0f});
     }
     if (!product.rows.empty()) products.push_back(std::move(product));
@@ -273,66 +278,40 @@ void Routers::add_active(const Route& route, int64_t position, std::vector<uint8
   for (size_t d = 0; d < active_D.size(); ++d) active_D[d] |= is_active(route, chunk, d);
 }
 
-// The K best by score + selection bias among the components of active domains, the first of equals, and their weights:
-// the softmax over the chosen or, for K = 1, over all eligible. `layer`: among those scored. `same_domains`: as the row
-// had that `candidates` was last used for.
-void Routers::choose_row(size_t row, size_t layer, bool same_domains, const std::vector<float>& bias_N,
-                         Candidates& candidates, int32_t* ids_K, float* weights_K) const {
-  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), num_domains = routed_index_.size();
-  const size_t layers =
-      architecture_.component_router.kind == "gate" ? 1 : static_cast<size_t>(num_component_layers(architecture_));
-  float* scores = candidates.scores.data();
-  size_t found = 0;
-  for (size_t d = 0, first = 0; d < num_domains; ++d) {
-    const size_t count = static_cast<size_t>(architecture_.hierarchy.domains[d].num_components);
-    if (active_RD_[row * num_domains + d]) {
-      const float* from = &scores_[(row * num_components_ + first) * layers + layer * count];
-      std::copy_n(from, count, scores + found);
-      for (size_t i = 0; !prior_RD_.empty() && i < count; ++i) scores[found + i] += prior_RD_[row * num_domains + d];
-      if (!same_domains) {
-        std::iota(&candidates.ids[found], &candidates.ids[found] + count, static_cast<int32_t>(first));
-        std::copy_n(&bias_N[first], count, &candidates.bias[found]);
-      }
-      found += count;
-    }
-    first += count;
-  }
-  TESSERA_CHECK(found >= k, "fewer eligible components than active ones");
-  if (!top_k_row(scores, candidates.bias.data(), static_cast<int64_t>(found), static_cast<int64_t>(k),
-                 candidates.sums.data(), ids_K)) {
-    throw Error(ErrorCode::kData, "the component router's output is not finite",
-                "the model's weights hold values that are not finite or far too large");
-  }
-  for (size_t i = 0; i < k; ++i) {
-    weights_K[i] = scores[ids_K[i]];
-    ids_K[i] = candidates.ids[static_cast<size_t>(ids_K[i])];
-  }
-  const std::span<const float> over = k == 1 ? std::span(scores, found) : std::span(weights_K, k);
-  const float largest = *std::max_element(over.begin(), over.end());
-  float total = 0;
-  for (size_t i = 0; k == 1 && i < found; ++i) total += std::exp(scores[i] - largest);
-  for (size_t i = 0; i < k; ++i) {
-    weights_K[i] = std::exp(weights_K[i] - largest);
-    if (k > 1) total += weights_K[i];
-  }
-  for (size_t i = 0; i < k; ++i) weights_K[i] /= total;
-}
-
 LayerChoice Routers::choose(int layer) {
   const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), rows = rows_.size();
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_)),
                l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
   const ComponentLayerWeights& weights = weights_.component_layers[static_cast<size_t>(layer)];
-  const size_t scored = architecture_.component_router.kind == "gate" ? 0 : l;
+  // A gate's scores are of this layer alone.
+  const bool is_gate = architecture_.component_router.kind == "gate";
+  const size_t scored = is_gate ? 1 : layers, at_layer = is_gate ? 0 : l;
+  std::vector<int32_t> offsets;
+  for (size_t first = 0; const int64_t size : domain_sizes_) {
+    const size_t count = static_cast<size_t>(size);
+    for (size_t i = 0; i < count; ++i) offsets.push_back(static_cast<int32_t>(first * scored + at_layer * count + i));
+    first += count;
+  }
+  const size_t num_domains = domain_sizes_.size(), stride = num_components_ * scored;
   LayerChoice choice;
   choice.ids_RK.resize(rows * k);
   choice.weights_RK.resize(rows * k);
   constexpr size_t kRows = 64;  // a task
   transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
-    Candidates candidates((num_components_ + 15) / 16 * 16);
-    int64_t last = -1;  // row that they are of
-    for (size_t r = static_cast<size_t>(task) * kRows; r < std::min(rows, (static_cast<size_t>(task) + 1) * kRows);
-         ++r) {
+    const size_t begin = static_cast<size_t>(task) * kRows, end = std::min(rows, begin + kRows);
+    const Candidates candidates = {&scores_[begin * stride],
+                                   static_cast<int64_t>(stride),
+                                   offsets,
+                                   weights.selection_bias,
+                                   domain_sizes_,
+                                   &added_RD_[begin * num_domains],
+                                   static_cast<int64_t>(num_domains)};
+    if (!top_k(candidates, static_cast<int64_t>(end - begin), static_cast<int64_t>(k), &choice.ids_RK[begin * k],
+               &choice.weights_RK[begin * k])) {
+      throw Error(ErrorCode::kData, "the component router's output is not finite",
+                  "the model's weights hold values that are not finite or far too large");
+    }
+    for (size_t r = begin; r < end; ++r) {
       Sequence& sequence = *rows_[r].sequence;
       const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
       int32_t* ids = &choice.ids_RK[r * k];
@@ -340,12 +319,6 @@ LayerChoice Routers::choose(int layer) {
       if (sequence.replay) {
         std::copy_n(&sequence.replay->components_TLK[at], k, ids);
         std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
-      } else {
-        const auto domains = [&](size_t row) { return &active_RD_[row * routed_index_.size()]; };
-        const bool same =
-            last >= 0 && std::equal(domains(r), domains(r) + routed_index_.size(), domains(static_cast<size_t>(last)));
-        choose_row(r, scored, same, weights.selection_bias, candidates, ids, shares);
-        last = static_cast<int64_t>(r);
       }
       if (sequence.records_route) {
         std::copy_n(ids, k, &sequence.route.components_TLK[at]);

@@ -57,14 +57,6 @@ class Routers {
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
   void score_heads(const std::vector<WeightMatrix>& heads, Activations& x);
-  // The components that a row chooses among, those of its active domains, one after the other; with room for more.
-  struct Candidates {
-    explicit Candidates(size_t room) : ids(room), scores(room), bias(room), sums(room) {}
-    std::vector<int32_t> ids;
-    std::vector<float> scores, bias, sums;
-  };
-  void choose_row(size_t row, size_t layer, bool same_domains, const std::vector<float>& bias_N, Candidates& candidates,
-                  int32_t* ids_K, float* weights_K) const;
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   bool is_active(const Route& route, size_t chunk, size_t domain) const;
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;
@@ -75,14 +67,15 @@ class Routers {
   Transformer& transformer_;
   std::vector<int> routed_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
   const std::vector<uint8_t> added_;        // [M]
+  std::vector<int64_t> domain_sizes_;
   size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;
   AlignedVector<float> x_;
   // Of the pass that plan() began.
   std::vector<TokenRow> rows_;
-  std::vector<uint8_t> active_RD_;  // domains
-  std::vector<float> prior_RD_;     // beta log pi'; empty unless the ablation is on
+  std::vector<float> added_RD_;  // to scores of a domain's components: -infinity where it is not active, else 0 or, in
+                                 // the ablation, beta log pi'
   // [R, L N], of a row one domain after the other, each [L, its components]: as heads give them; L = 1 for a gate. Of
   // domains that are not active it holds nothing meaningful.
   AlignedVector<float> scores_;

@@ -8,6 +8,7 @@
 #include "base/load.h"
 #include "kernels/matvec.h"
 #include "kernels/row_ops.h"
+#include "kernels/top_k.h"
 
 namespace tessera::ref {
 namespace {
@@ -122,15 +123,32 @@ float log_sum_exp_row(const float* x, int64_t n) {
   return static_cast<float>(largest + std::log(sum));
 }
 
-bool top_k_row(const float* scores, const float* bias, int64_t n, int64_t k, float* sums, int32_t* ids) {
-  for (int64_t i = 0; i < n; ++i) {
-    sums[i] = scores[i] + bias[i];
-    if (!std::isfinite(sums[i])) return false;
-  }
-  for (int64_t i = 0; i < k; ++i) {
-    float* largest = std::max_element(sums, sums + n);  // the first of equals
-    ids[i] = static_cast<int32_t>(largest - sums);
-    *largest = -INFINITY;
+bool top_k(const Candidates& c, int64_t rows, int64_t k, int32_t* ids, float* weights) {
+  const int64_t n = static_cast<int64_t>(c.offsets.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    const float *scores = c.scores + r * c.row_stride, *added = c.added + r * c.num_groups;
+    std::vector<float> score(static_cast<size_t>(n)), key(static_cast<size_t>(n));
+    std::vector<int32_t> order;  // the eligible
+    for (int64_t i = 0, group = 0, end = c.group_sizes[0]; i < n; ++i) {
+      while (i == end) end += c.group_sizes[static_cast<size_t>(++group)];
+      if (added[group] == -INFINITY) continue;
+      const size_t at = static_cast<size_t>(i);
+      score[at] = scores[c.offsets[at]] + added[group];
+      key[at] = score[at] + c.bias[at];
+      if (!std::isfinite(key[at])) return false;
+      order.push_back(static_cast<int32_t>(i));
+    }
+    if (static_cast<int64_t>(order.size()) < k) return false;
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return key[static_cast<size_t>(a)] > key[static_cast<size_t>(b)]; });
+    std::copy_n(order.begin(), k, ids + r * k);
+    if (k > 1) order.resize(static_cast<size_t>(k));
+    float largest = -INFINITY;
+    for (const int32_t i : order) largest = std::max(largest, score[static_cast<size_t>(i)]);
+    const auto share = [&](int32_t i) { return std::exp(double{score[static_cast<size_t>(i)]} - double{largest}); };
+    double total = 0;
+    for (const int32_t i : order) total += share(i);
+    for (int64_t i = r * k; i < (r + 1) * k; ++i) weights[i] = static_cast<float>(share(ids[i]) / total);
   }
   return true;
 }

@@ -288,31 +288,6 @@ TEST(RowOps, EqualTheirTwins) {
   });
 }
 
-TEST(RowOps, TheLargestSumsInOrder) {
-  Rng rng(5);
-  for (int64_t n = 1; n < 70; ++n) {
-    const size_t room = static_cast<size_t>((n + 15) / 16 * 16);
-    std::vector<float> scores(room, NAN), bias(room, INFINITY), sums(room), expected_sums(room);  // not read behind n
-    for (int64_t i = 0; i < n; ++i) {  // many equal sums, all far below zero at every second size
-      scores[static_cast<size_t>(i)] = static_cast<float>(rng.below(7)) - (n % 2 ? 1e6f : 0.0f);
-      bias[static_cast<size_t>(i)] = static_cast<float>(rng.below(3));
-    }
-    for (const int64_t k : {int64_t{1}, std::min<int64_t>(n, 4), n}) {
-      std::vector<int32_t> ids(static_cast<size_t>(k)), expected = ids;
-      ASSERT_TRUE(top_k_row(scores.data(), bias.data(), n, k, sums.data(), ids.data()));
-      ASSERT_TRUE(ref::top_k_row(scores.data(), bias.data(), n, k, expected_sums.data(), expected.data()));
-      EXPECT_EQ(ids, expected) << n << " " << k;
-    }
-    for (const float bad : {NAN, INFINITY, -INFINITY}) {
-      std::vector<float> spoilt = scores;
-      spoilt[static_cast<size_t>(rng.below(static_cast<uint64_t>(n)))] = bad;
-      int32_t id = -1;
-      EXPECT_FALSE(top_k_row(spoilt.data(), bias.data(), n, 1, sums.data(), &id)) << n << " " << bad;
-      EXPECT_FALSE(ref::top_k_row(spoilt.data(), bias.data(), n, 1, sums.data(), &id));
-    }
-  }
-}
-
 TEST(RowOps, RotationTurnsBothHalves) {
   on_every_target([] {
     for (const int64_t half : {1, 4, 8, 13, 16, 40}) {

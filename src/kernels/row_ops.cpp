@@ -93,39 +93,6 @@ float log_sum_exp(const float* x, int64_t n) {
   return largest + std::log(sum);
 }
 
-// k passes, each of a vector's compares at a time: for the few of some ten to a few hundred sums cheaper than one pass
-// that keeps the best in order, whose branches are anyone's guess.
-bool top_k(const float* scores, const float* bias, int64_t n, int64_t k, float* sums, int32_t* ids) {
-  const F32 d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const Vec least = hn::Set(d, -INFINITY);
-  bool is_finite = true;
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const Vec sum = hn::Add(hn::LoadU(d, scores + i), hn::LoadU(d, bias + i));
-    is_finite &= hn::AllTrue(d, hn::IsFinite(sum));
-    hn::StoreU(sum, d, sums + i);
-  }
-  if (i < n) {
-    const auto is_there = hn::FirstN(d, static_cast<size_t>(n - i));
-    const Vec sum = hn::Add(hn::LoadU(d, scores + i), hn::LoadU(d, bias + i));
-    is_finite &= hn::AllTrue(d, hn::IsFinite(hn::IfThenElseZero(is_there, sum)));
-    hn::StoreU(hn::IfThenElse(is_there, sum, least), d, sums + i);
-  }
-  if (!is_finite) return false;
-  for (int64_t c = 0; c < k; ++c) {
-    Vec largest = hn::LoadU(d, sums);
-    for (int64_t j = lanes; j < n; j += lanes) largest = hn::Max(largest, hn::LoadU(d, sums + j));
-    largest = hn::MaxOfLanes(d, largest);
-    int64_t at = 0;
-    while (hn::AllFalse(d, hn::Eq(hn::LoadU(d, sums + at), largest))) at += lanes;
-    at += hn::FindFirstTrue(d, hn::Eq(hn::LoadU(d, sums + at), largest));
-    ids[c] = static_cast<int32_t>(at);
-    sums[at] = -INFINITY;
-  }
-  return true;
-}
-
 HWY_INLINE Vec load_kv(F32 d, const float* at) { return hn::LoadU(d, at); }
 HWY_INLINE Vec load_kv(F32 d, const hwy::float16_t* at) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), at));
@@ -321,7 +288,6 @@ namespace tessera {
 HWY_EXPORT(rms_norm);
 HWY_EXPORT(swiglu);
 HWY_EXPORT(log_sum_exp);
-HWY_EXPORT(top_k);
 HWY_EXPORT(rotate);
 HWY_EXPORT(attend_any);
 HWY_EXPORT(to_f16);
@@ -335,10 +301,6 @@ void swiglu_row(const float* gate, const float* up, int64_t n, float* y) {
 }
 
 float log_sum_exp_row(const float* x, int64_t n) { return HWY_DYNAMIC_DISPATCH(log_sum_exp)(x, n); }
-
-bool top_k_row(const float* scores, const float* bias, int64_t n, int64_t k, float* sums, int32_t* ids) {
-  return HWY_DYNAMIC_DISPATCH(top_k)(scores, bias, n, k, sums, ids);
-}
 
 void rotate_row(float* x, const float* cos, const float* sin, int64_t head_dim) {
   HWY_DYNAMIC_DISPATCH(rotate)(x, cos, sin, head_dim / 2);

@@ -15,10 +15,6 @@ void swiglu_row(const float* gate, const float* up, int64_t n, float* y);
 // log of the sum of exp(x). [n], n > 0
 float log_sum_exp_row(const float* x, int64_t n);
 
-// ids [k] of the largest of n sums score + bias, the largest first, of equal ones the first; false, and no ids, where a
-// sum is not finite. All three have room for n rounded up to a multiple of 16. k <= n
-bool top_k_row(const float* scores, const float* bias, int64_t n, int64_t k, float* sums, int32_t* ids);
-
 // Rotary positions, halves rotated (Su et al. 2021), in place: x [head_dim], cos and sin [head_dim / 2].
 void rotate_row(float* x, const float* cos, const float* sin, int64_t head_dim);
 
@@ -51,7 +47,6 @@ namespace ref {
 void rms_norm_row(const float* x, const float* weight, int64_t n, float eps, float* y);
 void swiglu_row(const float* gate, const float* up, int64_t n, float* y);
 float log_sum_exp_row(const float* x, int64_t n);
-bool top_k_row(const float* scores, const float* bias, int64_t n, int64_t k, float* sums, int32_t* ids);
 void attend(KvType type, std::span<const std::byte* const> pages, int64_t head_dim,
             std::span<const AttentionQuery> rows);
 }  // namespace ref
