@@ -4,8 +4,9 @@
     python tools/route_report.py --time     # on a quiet machine: also measures the routers' times (bench route)
     python tools/route_report.py            # writes reports/route from what is there
 
-Of each kind the cheapest router whose loss stays within 0.5 % of the best of both sweeps (upper end of the 95 %
-interval, paired bootstrap over documents and seeds) is chosen, and the two are compared.
+Twice: in a model whose layers all have components, and in one whose first layer is dense, so that level 2 needs no
+transformer of its own. In each, of each kind the cheapest router whose loss stays within 0.5 % of the best of both kinds
+(upper end of the 95 % interval, paired bootstrap over documents and seeds) is chosen, and the two are compared.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from compare_figures import COLORS, GRID, INK, svg_page, svg_text, ticks  # noqa
 from compare_report import DOMAINS, Results, bpb_change, head, mean_bpb, mean_sd, pm, row, shown, shown_pair  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+SWEEPS = {"sweep": "sweep.svg", "dense_first": "dense_first.svg"}
 KINDS = ("progressive", "monolithic")
+OTHERS = "others"  # neither: shown beside them, never chosen
 MOST_LOSS = 0.5  # per cent above the best
 BYTES_A_TOKEN = {"code": 2.86, "mathematics": 2.57, "science": 3.19, "prose": 3.02}  # held-out text, as `./tessera data stats` says
 
@@ -42,7 +45,13 @@ def against(plan: dict) -> dict[str, str]:
 
 
 def size_of(configs: Path, name: str) -> dict:
-    return json.loads((configs / f"{name}.json").read_text())["model"]["component_router"]
+    router = json.loads((configs / f"{name}.json").read_text())["model"]["component_router"]
+    return {"width": 0, "num_layers": 0} if router.get("kind") == "trunk" else router
+
+
+def names_of(plan: dict) -> dict[str, list[str]]:
+    names = {k: [n for n in plan["variants"] if n.startswith(k)] for k in KINDS}
+    return names | {OTHERS: [n for n in plan["variants"] if not n.startswith(KINDS)]}
 
 
 def measure(configs: Path, names: dict[str, list[str]], pairs: dict[str, str], threads: int) -> dict:
@@ -50,7 +59,7 @@ def measure(configs: Path, names: dict[str, list[str]], pairs: dict[str, str], t
     timing: dict = {"ms": {}}
     if alone := {n for kind in KINDS for n in names[kind]} - set(pairs) - set(pairs.values()):
         sys.exit(f"error: plan.json holds {', '.join(sorted(alone))} against no other router, so it has no time")
-    for ours, theirs in pairs.items():
+    for ours, theirs in [*pairs.items(), *((next(iter(pairs)), other) for other in names[OTHERS])]:
         report = bench_route(configs / f"{ours}.json", size_of(configs, theirs), "--components", "32", "--repeats", "31", "--threads", str(threads))
         for name, kind in ((ours, "progressive"), (theirs, "monolithic")):
             if name in timing["ms"]:
@@ -117,7 +126,7 @@ def choose(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dic
 def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dict], chosen: dict[str, str]) -> str:
     """Loss against time, a dot a router."""
     left, top, width, height = 70, 40, 460, 260
-    points = {n: (ms[n]["prefill512"], loss[n]["change"][0]) for k in KINDS for n in names[k] if n in loss and n in ms}
+    points = {n: (ms[n]["prefill512"], loss[n]["change"][0]) for kind in names.values() for n in kind if n in loss and n in ms}
     out = [svg_text(left, 18, "bits per byte above the best router's, %, against ms for 512 tokens", weight=600)]
     if not points:
         return svg_page(left + width + 150, height + 90, out + [svg_text(left, top + 20, "no results yet")], "routers")
@@ -128,7 +137,7 @@ def figure(names: dict[str, list[str]], loss: dict[str, dict], ms: dict[str, dic
         out += [f'<path d="M{left} {py(t):.1f}h{width}" stroke="{GRID}"/>', svg_text(left - 6, py(t) + 4, f"{t:.3g}", "end")]
     for t in ticks(0, x_high):
         out.append(svg_text(px(t), top + height + 18, f"{t:.3g}", "middle"))
-    for index, kind in enumerate(KINDS):
+    for index, kind in enumerate(k for k in names if names[k]):
         color = COLORS[index]
         out.append(svg_text(left + width + 16, top + 20 + 20 * index, kind, color=color, weight=600))
         for name in names[kind]:
@@ -147,30 +156,27 @@ def confirmed(group: dict, results: Results) -> list[str]:
     return [] if not changes else ["", "Confirming runs at more components, bits per byte against the monolithic one of as many (intervals over documents): " + "; ".join(changes) + "."]
 
 
-def page(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], more: list[str]) -> str:
+def section(plan: dict, names: dict[str, list[str]], results: Results, loss: dict, timing: dict, chosen: dict[str, str], picture: str) -> list[str]:
     ms = timing.get("ms", {})
-    measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians, each progressive router in turns with a monolithic one (a monolithic one's first time is shown)" if ms else "not measured yet"
-    text = ["# How wide and deep must a router be?", "",
-            "Made by `python tools/route_report.py` from `results/` (`./tessera compare configs/route --out reports/route --runs runs/route`): 1M tokens each, the same in",
-            "the same order for a seed, everything but the routers equal. Bits per byte: mean of the four domains, held-out sources, over the seeds that all have. The change is",
-            "against the best of all, 95 % paired bootstrap over documents and the seeds shown, of which contenders have more.", "", f"Times of the routers alone, in the engine: {measured}.", ""]
+    measured = f"{timing['cpu']}, {timing['threads']} thread(s), commit {timing['commit']}, medians, each progressive router in turns with another one (whose first time is shown)" if ms else "not measured yet"
+    text = [f"Times of the routers alone, in the engine: {measured}.", ""]
     text += head(["router", "", "seeds", "bits per byte", "change", "512 tokens, ms", "4,096 tokens, ms", "a token in decoding, ms"])
-    for kind in KINDS:
-        for name in names[kind]:
-            times = [f"{ms[name][w]:.{d}f}" if name in ms else "–" for w, d in (("prefill512", 2), ("prefill4096", 1), ("decode", 4))]
-            about = plan["variants"][name]["about"]
-            found = loss.get(name)
-            figures = [str(found["seeds"]), pm(found["bpb"]), shown(found["change"])] if found else ["missing", "", ""]
-            text.append(row([f"**{name}**" if name in chosen.values() else name, about, *figures, *times]))
+    for name in (n for kind in names.values() for n in kind):
+        times = [f"{ms[name][w]:.{d}f}" if name in ms else "–" for w, d in (("prefill512", 2), ("prefill4096", 1), ("decode", 4))]
+        about = plan["variants"][name]["about"]
+        found = loss.get(name)
+        figures = [str(found["seeds"]), pm(found["bpb"]), shown(found["change"])] if found else ["missing", "", ""]
+        text.append(row([f"**{name}**" if name in chosen.values() else name, about, *figures, *times]))
     text += ["", "Regret of level 2's choices against the monolithic router's, nats a token: "
              + "; ".join(f"{ours} against {theirs} {regret(ours, theirs, results)}" for ours, theirs in against(plan).items()) + "."]  # fmt: skip
-    text += ["", "![loss against time](sweep.svg)", "", f"Bold: of each kind the cheapest within {MOST_LOSS} % of the best (upper end of its interval)."]
+    text += ["", f"![loss against time]({picture})", "", f"Bold: of each kind the cheapest within {MOST_LOSS} % of the best (upper end of its interval)."]
     pair = timing.get("chosen", {})
     if pair.get("names") == chosen:  # measured against each other, in turns
         text.append(f"Progressive to monolithic, these two in turns: {pair['ratio_prefill512']:.2f} for 512 tokens, {pair['ratio_prefill4096']:.2f} for 4,096, "
-                    f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general, 512 tokens: "
-                    + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair["by_components"].items()) + ".")  # fmt: skip
-    return "\n".join(text + more) + "\n"
+                    f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general: " + "; ".join(
+                        f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair[key].items())
+                        for what, key in (("512 tokens", "by_components"), ("4,096 tokens", "by_components_prefill4096"), ("decoding", "by_components_decode")) if key in pair) + ".")  # fmt: skip
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -181,24 +187,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     groups = json.loads((given.configs / "plan.json").read_text())
-    plan = groups["sweep"]
-    names = {k: [n for n in plan["variants"] if n.startswith(k)] for k in KINDS}
     given.out.mkdir(parents=True, exist_ok=True)
     timing_file = given.out / "routers_timing.json"
+    timings = json.loads(timing_file.read_text()) if timing_file.exists() else {}
     results = Results(given.out / "results")
-    loss = losses([n for k in KINDS for n in names[k]], results)
-    timing = measure(given.configs, names, against(plan), given.threads) if given.time else json.loads(timing_file.read_text()) if timing_file.exists() else {}
-    chosen = choose(names, loss, timing.get("ms", {}))
-    if given.time:
-        if len(chosen) == 2:
-            pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "31", "--threads", str(given.threads))
+    text = ["# How wide and deep must a router be?", "",
+            "Made by `python tools/route_report.py` from `results/` (`./tessera compare configs/route --out reports/route --runs runs/route`): 1M tokens each, the same in",
+            "the same order for a seed, everything but the routers equal within a table. Bits per byte: mean of the four domains, held-out sources, over the seeds that all have. The change is",
+            "against the best of the table, 95 % paired bootstrap over documents and the seeds shown, of which contenders have more.", ""]
+    summary: dict = {}
+    for group, picture in SWEEPS.items():
+        plan = groups[group]
+        names = names_of(plan)
+        everyone = [n for kind in names.values() for n in kind]
+        loss = losses(everyone, results)
+        timing = measure(given.configs, names, against(plan), given.threads) if given.time else timings.get(group, {})
+        chosen = choose(names, loss, timing.get("ms", {}))
+        if given.time and len(chosen) == 2:
+            pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "101", "--threads", str(given.threads))
             timing["chosen"] = {"names": chosen, **pair}
-        timing_file.write_text(json.dumps(timing, indent=1) + "\n")
-    more = confirmed(groups.get("confirm", {"variants": {}}), results) + suite_regret(given.out)
-    (given.out / "README.md").write_text(page(plan, names, results, loss, timing, chosen, more))
-    (given.out / "sweep.svg").write_text(figure(names, loss, timing.get("ms", {}), chosen))
-    (given.out / "summary.json").write_text(json.dumps({"variants": loss, "chosen": chosen, "timing": timing}, indent=1) + "\n")
-    print(f"{len(loss)} of {sum(map(len, names.values()))} routers have results; chosen: {chosen or 'none yet'}; written to {given.out}")
+        timings[group] = timing
+        if plan.get("about"):
+            text += ["", f"## {plan['about'][0].upper()}{plan['about'][1:]}", ""]
+        text += section(plan, names, results, loss, timing, chosen, picture)
+        (given.out / picture).write_text(figure(names, loss, timing.get("ms", {}), chosen))
+        summary[group] = {"variants": loss, "chosen": chosen, "timing": timing}
+        print(f"{group}: {len(loss)} of {len(everyone)} routers have results; chosen: {chosen or 'none yet'}")
+    text += confirmed(groups.get("confirm", {"variants": {}}), results) + suite_regret(given.out)
+    if given.time:
+        timing_file.write_text(json.dumps(timings, indent=1) + "\n")
+    (given.out / "README.md").write_text("\n".join(text) + "\n")
+    (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return 0
 
 
