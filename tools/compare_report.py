@@ -169,7 +169,7 @@ def criteria(results: Results, planned: set[str]) -> list[dict]:
         ("within 1 % of flat-32-plan: upper end at most +1 %", ours, "flat-32-plan", "mean", lambda i: i[2] <= 1.0),
         ("within 1 % of flat-64, as fine and a third larger: upper end at most +1 %", ours, "flat-64", "mean", lambda i: i[2] <= 1.0),
     ]
-    trunk = "mhc-trunk"  # held to the same, though it has 61 % of flat-32's weights instead of 75 %
+    trunk = "mhc-trunk"  # held to what mhc-75-100 is held to by its rivals, with 61 % of flat-32's weights instead of 75 %
     listed += [(f"{trunk}: no worse than flat-32 in {d}: upper end at most +0.5 %", trunk, "flat-32", d, lambda i: i[2] <= 0.5) for d in DOMAINS]
     listed += [
         (f"{trunk}: better than flat-32 across domains, bits per byte: upper end below 0", trunk, "flat-32", "cross", lambda i: i[2] < 0),
@@ -251,7 +251,7 @@ def per_seed_table(names: list[str], results: Results) -> list[str]:
 
 
 def pair_table(core: list[str], results: Results) -> list[str]:
-    """Changes of mhc-75-100 against every core variant, and of its kin against its three rivals."""
+    """Changes of mhc-75-100 against every core variant, and of its kin against their rivals."""
     rivals = {"mhc-75-100": [n for n in core if n != "mhc-75-100"]}
     rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("mhc-progressive", "less-sharing", "shared-by-two")}
     rivals |= {"mhc-trunk": ["flat-32", "flat-24", "flat-24-dense-first", "mhc-trunk-no-sharing"]}

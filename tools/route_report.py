@@ -54,11 +54,15 @@ def names_of(plan: dict) -> dict[str, list[str]]:
     return names | {OTHERS: [n for n in plan["variants"] if not n.startswith(KINDS)]}
 
 
+def require_pairs(plan: dict) -> None:
+    names, pairs = names_of(plan), against(plan)
+    if alone := {n for kind in KINDS for n in names[kind]} - set(pairs) - set(pairs.values()):
+        sys.exit(f"error: plan.json holds {', '.join(sorted(alone))} against no other router, so it has no time")
+
+
 def measure(configs: Path, names: dict[str, list[str]], pairs: dict[str, str], threads: int) -> dict:
     """ms of each variant: progressive ones and the monolithic ones that they are held against, in turns."""
     timing: dict = {"ms": {}}
-    if alone := {n for kind in KINDS for n in names[kind]} - set(pairs) - set(pairs.values()):
-        sys.exit(f"error: plan.json holds {', '.join(sorted(alone))} against no other router, so it has no time")
     for ours, theirs in [*pairs.items(), *((next(iter(pairs)), other) for other in names[OTHERS])]:
         report = bench_route(configs / f"{ours}.json", size_of(configs, theirs), "--components", "32", "--repeats", "31", "--threads", str(threads))
         for name, kind in ((ours, "progressive"), (theirs, "monolithic")):
@@ -176,6 +180,10 @@ def section(plan: dict, names: dict[str, list[str]], results: Results, loss: dic
                     f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general: " + "; ".join(
                         f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair[key].items())
                         for what, key in (("512 tokens", "by_components"), ("4,096 tokens", "by_components_prefill4096"), ("decoding", "by_components_decode")) if key in pair) + ".")  # fmt: skip
+    for other in names[OTHERS]:  # what the comparison of the two kinds leaves out
+        if other in ms and chosen.get("progressive") in ms:
+            ratios = [ms[chosen["progressive"]][w] / ms[other][w] for w in ("prefill512", "prefill4096", "decode")]
+            text.append(f"{chosen['progressive']} to {other} ({plan['variants'][other]['about']}), by the table: {ratios[0]:.2f} for 512 tokens, {ratios[1]:.2f} for 4,096, {ratios[2]:.2f} in decoding.")
     return text
 
 
@@ -190,6 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     timing_file = given.out / "routers_timing.json"
     timings = json.loads(timing_file.read_text()) if timing_file.exists() else {}
+    for group in SWEEPS:
+        require_pairs(groups[group])
     results = Results(given.out / "results")
     text = ["# How wide and deep must a router be?", "",
             "Made by `python tools/route_report.py` from `results/` (`./tessera compare configs/route --out reports/route --runs runs/route`): 1M tokens each, the same in",
@@ -207,6 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
             pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "101", "--threads", str(given.threads))
             timing["chosen"] = {"names": chosen, **pair}
         timings[group] = timing
+        if given.time:
+            timing_file.write_text(json.dumps(timings, indent=1) + "\n")
         if plan.get("about"):
             text += ["", f"## {plan['about'][0].upper()}{plan['about'][1:]}", ""]
         text += section(plan, names, results, loss, timing, chosen, picture)
@@ -214,8 +226,6 @@ def main(arguments: list[str] | None = None) -> int:
         summary[group] = {"variants": loss, "chosen": chosen, "timing": timing}
         print(f"{group}: {len(loss)} of {len(everyone)} routers have results; chosen: {chosen or 'none yet'}")
     text += confirmed(groups.get("confirm", {"variants": {}}), results) + suite_regret(given.out)
-    if given.time:
-        timing_file.write_text(json.dumps(timings, indent=1) + "\n")
     (given.out / "README.md").write_text("\n".join(text) + "\n")
     (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     return 0

@@ -19,6 +19,7 @@
 #include "base/rng.h"
 #include "base/temporary_folder.h"
 #include "base/threads.h"
+#include "core/tensor_names.h"
 #include "engine/engine.h"
 
 namespace tessera {
@@ -194,6 +195,9 @@ void run_bench_route(const Arguments& args) {
                 "component_router",
                 "configs/demo.json is one");
   }
+  if (args.monolithic_layers == 0 && args.monolithic_width > 0)
+    throw Error(ErrorCode::kUsage, "--monolithic-width with --monolithic-layers 0: heads on the trunk have its width",
+                "leave one of them out");
   if (args.monolithic_layers == 0 && architecture.trunk.num_dense_layers == 0)
     throw Error(ErrorCode::kUsage, "--monolithic-layers 0: heads on the trunk need a dense layer before them",
                 "take a model with model.trunk.num_dense_layers, or at least one layer");
@@ -245,14 +249,17 @@ void run_bench_route(const Arguments& args) {
     say("the routers are {:.1f} % of the forward pass of {} tokens, {:.2f} ms", 100 * median(shares), tokens,
         median(forwards_ms));
   }
-  report["monolithic"] = {{"width", width}, {"num_layers", args.monolithic_layers}};
+  const ComponentRouter one = monolithic(architecture, width, args.monolithic_layers).component_router;
+  report["monolithic"] = {{"kind", one.kind},
+                          {"width", one.kind == "trunk" ? architecture.trunk.width : width},
+                          {"num_layers", args.monolithic_layers}};
   const DomainRouter& d = architecture.domain_router;
   const ComponentRouter& c = architecture.component_router;
   report["progressive"] = {
       {"domain_router", {{"width", d.width}, {"num_layers", d.num_layers}, {"patch_tokens", d.patch_tokens}}},
       {"component_router",
        {{"kind", c.kind},
-        {"width", kind == "trunk" ? architecture.trunk.width : c.width},
+        {"width", width_of_heads(architecture)},
         {"num_layers", kind == "trunk" ? 0 : c.num_layers}}}};
   report["threads"] = args.threads > 0 ? args.threads : num_cpus();
   report["cpu"] = machine_name();

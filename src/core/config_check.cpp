@@ -70,8 +70,9 @@ void check_totals(const Architecture& a) {
     tensors += 3 + 8 * blocks + static_cast<double>(h.domains.size());
   };
   if (components && a.domain_router.kind == "encoder") add_router(a.domain_router.width, a.domain_router.num_layers);
-  if (components && a.component_router.kind != "gate")
-    add_router(a.component_router.width, a.component_router.num_layers);
+  const ComponentRouter& c = a.component_router;
+  if (components && c.kind == "trunk") add_router(c.rank > 0 ? c.rank : width, 0);
+  if (components && (c.kind == "planner" || c.kind == "sum")) add_router(c.width, c.num_layers);
   require(parameters <= kMaxParameters && tensors <= kMaxTensors,
           fmt::format("config key 'model': about {:.3g} parameters in {:.3g} tensors are more than any machine holds",
                       parameters, tensors));

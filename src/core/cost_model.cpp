@@ -122,8 +122,9 @@ TrainBytes train_bytes(const Architecture& a, const TrainConfig& train) {
   if (num_component_layers(a) > 0) {
     if ((a.component_router.kind == "planner" || a.component_router.kind == "sum")) {
       elements += a.component_router.num_layers * router_block_activations(a.component_router.width);
-      elements += static_cast<double>(num_component_layers(a)) * num_components(a.hierarchy);
     }
+    if (a.component_router.kind != "gate")
+      elements += static_cast<double>(num_component_layers(a)) * num_components(a.hierarchy);
     if (a.domain_router.kind == "encoder") {
       elements +=
           a.domain_router.num_layers * router_block_activations(a.domain_router.width) / a.domain_router.patch_tokens;

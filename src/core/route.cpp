@@ -79,7 +79,7 @@ void logits_to_pi(std::span<float> logits, const DomainRouter& router, std::span
   const auto normalise = [&](const auto& f) {
     float total = 0;
     for (size_t d = 0; d < logits.size(); ++d) total += logits[d] = is_allowed(d) ? f(logits[d]) : 0.0f;
-    for (float& x : logits) x /= total > 0 ? total : 1.0f;
+    for (float& x : logits) x /= total == 0 ? 1.0f : total;
   };
   float largest = -std::numeric_limits<float>::infinity();
   for (size_t d = 0; d < logits.size(); ++d) {

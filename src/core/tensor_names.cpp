@@ -94,10 +94,10 @@ void add_routers(SpecList& list, const Architecture& a) {
   const bool on_trunk = c.kind == "trunk";
   if (on_trunk && c.rank > 0) list.add("component_router.input", {c.rank, a.trunk.width}, Part::kComponentRouter);
   if (own_blocks || on_trunk) {
-    const int read = own_blocks ? c.width : c.rank > 0 ? c.rank : a.trunk.width;
     for (const Domain& domain : a.hierarchy.domains) {  // z of all layers at once, layer-major
       list.add("component_router.heads." + domain.name,
-               {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, read}, Part::kComponentRouter);
+               {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, width_of_heads(a)},
+               Part::kComponentRouter);
     }
   }
 }
@@ -185,6 +185,11 @@ std::vector<ParameterSpec> parameter_specs(const Architecture& a) {
     }
   }
   return parameters;
+}
+
+int width_of_heads(const Architecture& a) {
+  const ComponentRouter& c = a.component_router;
+  return c.kind != "trunk" ? c.width : c.rank > 0 ? c.rank : a.trunk.width;
 }
 
 }  // namespace tessera

@@ -87,15 +87,18 @@ void Engine::add_bigrams(std::span<const TokenRow> rows) {
   }
 }
 
-// The choices of this layer, which was just reached (its normed input is in normed_), or of the first one before any
-// ran, and of those that need no more than that.
+// The choices of the component layers from `layer` on that can be made by now.
 void Engine::choose(Pass& pass, int layer) {
-  const Stopwatch stopwatch(routing_s_);
-  routers_.score(layer, normed_);
-  for (const int end = routers_.choosable_end(layer); layer < end; ++layer) {
-    LayerChoice& choice = pass.choices[static_cast<size_t>(layer)] = routers_.choose(layer);
-    if (residency_) residency_->expect(layer - model_.architecture.trunk.num_dense_layers, choice.ids_RK);
+  const int first = model_.architecture.trunk.num_dense_layers, end = routers_.choosable_end(layer);
+  for (int l = layer; l < end; ++l) {
+    LayerChoice& choice = pass.choices[static_cast<size_t>(l)];
+    {
+      const Stopwatch stopwatch(routing_s_);
+      choice = routers_.choose(l);
+    }
+    if (residency_) residency_->expect(l - first, choice.ids_RK);
   }
+  if (residency_ && layer == first) residency_->announce(routers_.domains_after_pass());
 }
 
 // Takes the tokens in, embeds them and routes them.
@@ -121,10 +124,6 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
     const int64_t begin = sequence.length();
     sequence.tokens.insert(sequence.tokens.end(), segment.tokens.begin(), segment.tokens.end());
     sequence.route.num_tokens = static_cast<int>(sequence.length());
-    if (has_routes) {
-      const Stopwatch stopwatch(routing_s_);
-      routers_.decide_domains(sequence, begin);
-    }
     for (int64_t p = begin; p < sequence.length(); ++p) {
       if (segment.outputs == Outputs::kAll || (segment.outputs == Outputs::kLast && p + 1 == sequence.length()))
         pass.wanted.push_back(static_cast<int64_t>(pass.rows.size()));
@@ -144,11 +143,13 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
   pass.choices.resize(static_cast<size_t>(t.num_layers));
   {
     const Stopwatch stopwatch(routing_s_);
+    for (const Segment& segment : segments)
+      routers_.decide_domains(*segment.sequence,
+                              segment.sequence->length() - static_cast<int64_t>(segment.tokens.size()));
     routers_.plan(pass.rows, x_.data());
   }
   if (residency_) residency_->begin_pass(num_rows, routers_.domains_of_pass());
   if (routers_.chooses_early()) choose(pass, t.num_dense_layers);
-  if (residency_) residency_->announce(routers_.domains_after_pass());
   return pass;
 }
 
@@ -176,7 +177,13 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
     const LayerChoice& choice = pass.choices[static_cast<size_t>(layer)];
     transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, components.components[0].down, normed_);
-    if (choice.ids_RK.empty()) choose(pass, layer);
+    if (choice.ids_RK.empty()) {
+      {
+        const Stopwatch stopwatch(routing_s_);
+        routers_.score(layer, normed_);
+      }
+      choose(pass, layer);
+    }
     component_layer_.add(components, choice, normed_, x_.data(), width);
   }
   if (!residency_) model_.weights->file().check_intact();

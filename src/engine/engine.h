@@ -73,7 +73,7 @@ class Engine {
     std::vector<TokenRow> rows;
     std::vector<RowPlace> places;
     std::vector<int64_t> wanted;       // rows
-    std::vector<LayerChoice> choices;  // [L], empty where they are not made early
+    std::vector<LayerChoice> choices;  // [L], empty until they are made
   };
   Pass begin_pass(std::span<const Segment> segments);
   void choose(Pass& pass, int layer);

@@ -229,6 +229,29 @@ TEST(Engine, WeightsOfDomainsThatAreNotAllowedAreNeverRead) {
   }
 }
 
+TEST(Engine, RoutersThatItDoesNotRunAreRefused) {
+  for (const bool is_sum : {true, false}) {
+    Architecture a = tiny_architecture();
+    (is_sum ? a.component_router.kind : a.domain_router.kind) = is_sum ? "sum" : "random";
+    try {
+      Engine(open_model(write_random_model(a, "ablation")), {1});
+      FAIL() << "no error";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kConfig) << e.what();
+    }
+  }
+}
+
+TEST(Engine, RoutersThatGiveNoNumbersAreRefused) {
+  for (const std::string broken : {"domain_router.head", "component_router.heads.general"}) {
+    const auto folder = write_random_model(tiny_architecture(), "no-numbers", [&](const TensorSpec& spec, auto& v) {
+      if (spec.name == broken) v.back() = std::numeric_limits<float>::quiet_NaN();
+    });
+    Engine engine(open_model(folder), {1});
+    EXPECT_THROW(run(engine, random_tokens(100, 60, 5), 1000), Error) << broken;
+  }
+}
+
 TEST(Engine, BitsThatMixWithinTheBlocksAreRefused) {  // they would read each other's rows
   const auto folder = write_random_model(tiny_architecture(), "mixed-bits");
   const auto mixed = quantised(folder, {{Part::kAttention, 8}, {Part::kComponent, 4}, {Part::kBank, 4}});

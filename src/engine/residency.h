@@ -1,7 +1,7 @@
 // A model under a memory budget: what is always in memory, and a fixed number of slots that hold some components and
 // are filled from the file, past the page cache. A planner's choices of a pass are all known when it starts, so a
-// thread reads what is missing in the order of use while the layers before run (with a gate: each layer's as it is
-// made). What a slot holds changes the time, never the result.
+// thread reads what is missing in the order of use while the layers before run (heads on the trunk: from the first
+// component layer on; a gate: each layer's as it is made). What a slot holds changes the time, never the result.
 #pragma once
 #include <condition_variable>
 #include <cstdint>

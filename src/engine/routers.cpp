@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 #include "kernels/top_k.h"
@@ -10,7 +11,12 @@
 namespace tessera::engine {
 namespace {
 constexpr float kBarred = -std::numeric_limits<float>::infinity();
+
+[[noreturn]] void refuse_router(const std::string& level) {
+  throw Error(ErrorCode::kData, "the " + level + " router's output is not finite",
+              "the model's weights hold values that are not finite or far too large");
 }
+}  // namespace
 
 Routers::Routers(const Architecture& architecture, const Weights& weights, std::vector<uint8_t> allowed,
                  Transformer& transformer)
@@ -149,6 +155,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
     std::vector<float>& pi = decided.emplace_back(routed_.size());
     transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
     logits_to_pi(pi, d, allowed_);
+    if (!std::isfinite(std::accumulate(pi.begin(), pi.end(), 0.0f))) refuse_router("domain");
   }
   return decided;
 }
@@ -170,9 +177,11 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
       }
     }
     const size_t chunk = chunk_at(route, row.position);
+    int64_t eligible = 0;
     for (size_t domain = 0; domain < num_domains; ++domain) {
       const int d = routed_index_[domain];
-      float added = is_active(route, chunk, domain) ? 0.0f : kBarred;
+      float added = kBarred;
+      if (is_active(route, chunk, domain)) added = 0, eligible += domain_sizes_[domain];
       if (c.prior_weight != 0 && d >= 0) {
         constexpr float kEpsilon = 0.05f;
         const float pi =
@@ -181,6 +190,7 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
       }
       added_RD_.push_back(added);
     }
+    TESSERA_CHECK(eligible >= h.num_active, "fewer eligible components than active ones");
   }
   if (c.kind != "planner") return;
 
@@ -241,6 +251,7 @@ void Routers::score(int layer, Activations& x) {
     if (rank == 0) return score_heads(router.heads, x);
     normed_.resize(x.rows, rank);
     transformer_.project(router.input, x, normed_.values.data(), rank, Store::kSet);
+    for (int64_t r = 0; r < x.rows; ++r) normed_.quantise(r, router.heads[0]);
     score_heads(router.heads, normed_);
   }
 }
@@ -308,8 +319,7 @@ LayerChoice Routers::choose(int layer) {
                                    static_cast<int64_t>(num_domains)};
     if (!top_k(candidates, static_cast<int64_t>(end - begin), static_cast<int64_t>(k), &choice.ids_RK[begin * k],
                &choice.weights_RK[begin * k])) {
-      throw Error(ErrorCode::kData, "the component router's output is not finite",
-                  "the model's weights hold values that are not finite or far too large");
+      refuse_router("component");
     }
     for (size_t r = begin; r < end; ++r) {
       Sequence& sequence = *rows_[r].sequence;

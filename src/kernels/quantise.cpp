@@ -67,16 +67,16 @@ namespace {
 // f(i, weight i) for a row of the matrix.
 template <class F>
 void for_weights_of_row(const WeightMatrix& w, int64_t index, const F& f) {
-  const std::byte* from = w.data + index * w.inputs * (w.type == WeightType::kF32 ? 4 : 2);  // if not quantised
+  const int64_t first = index * w.inputs;
   switch (w.type) {
     case WeightType::kF32:
-      for (int64_t i = 0; i < w.inputs; ++i) f(i, load<float>(from + 4 * i));
+      for (int64_t i = 0; i < w.inputs; ++i) f(i, load<float>(w.data + 4 * (first + i)));
       return;
     case WeightType::kBF16:
-      for (int64_t i = 0; i < w.inputs; ++i) f(i, float_from_bf16(load<uint16_t>(from + 2 * i)));
+      for (int64_t i = 0; i < w.inputs; ++i) f(i, float_from_bf16(load<uint16_t>(w.data + 2 * (first + i))));
       return;
     case WeightType::kF16:
-      for (int64_t i = 0; i < w.inputs; ++i) f(i, float_from_f16(load<uint16_t>(from + 2 * i)));
+      for (int64_t i = 0; i < w.inputs; ++i) f(i, float_from_f16(load<uint16_t>(w.data + 2 * (first + i))));
       return;
     case WeightType::kQ8:
     case WeightType::kQ4:

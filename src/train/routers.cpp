@@ -267,16 +267,18 @@ ComponentChooser::Selection ComponentChooser::select(at::Tensor scores_SLN, int6
   return selection;
 }
 
-LayerChoice ComponentChooser::choose(int layer, const at::Tensor& x_SD) const {
+LayerChoice ComponentChooser::choose(int layer, at::Tensor x_SD) const {
   const Architecture& a = architecture_;
   const std::string& kind = a.component_router.kind;
   const int64_t l = layer - a.trunk.num_dense_layers;
   if (options_.replay) return replayed(l, x_SD);
-  if (kind == "trunk" && !planned_.ids_SLK.defined()) {
+  if (planned_.ids_SLK.defined()) return planned_.layer(l);
+  x_SD = x_SD.to(parameters_["embedding"].scalar_type());  // routers stay in the weights' precision (model.cpp)
+  if (kind == "trunk") {
     planned_ = select(
         head_scores(a.component_router.rank > 0 ? project(x_SD, parameters_["component_router.input"]) : x_SD), 0);
+    return planned_.layer(l);
   }
-  if (planned_.ids_SLK.defined()) return planned_.layer(l);
   at::Tensor scores = project(x_SD, parameters_["layers." + std::to_string(layer) + ".router_gate"]);
   if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
   if (planned_SLN_.defined()) scores = scores + planned_SLN_.select(1, l);

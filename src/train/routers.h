@@ -60,7 +60,7 @@ class ComponentChooser {
   ComponentChooser(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
                    const RoutingOptions& options);
   void plan(const at::Tensor& embedded_RTD, const DomainPlan& domains);
-  LayerChoice choose(int layer, const at::Tensor& x_SD) const;
+  LayerChoice choose(int layer, at::Tensor x_SD) const;
 
  private:
   struct Selection {  // for L' layers
