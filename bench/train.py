@@ -108,10 +108,10 @@ def architecture(shape: dict, hierarchy: dict, router: str) -> dict:
     out = {"trunk": {"vocab_size": VOCAB, "width": shape["width"], "num_layers": LAYERS, "num_heads": shape["heads"],
                      "num_kv_heads": shape["kv_heads"], "context_length": LENGTH, "norm_eps": 1e-5, "rope_theta": 10000.0, "tied_embeddings": True},
            "hierarchy": hierarchy, "component_router": {"kind": router}}
-    if router == "planner":
-        # As wide as configs/compare has them, of a trunk of 192 64 and 24; one head loses nothing in the mean (its ablation one-head, one seed).
-        out["component_router"] |= {"width": shape["width"] // 3 // 8 * 8, "num_layers": 1, "num_heads": 1}
-        out["domain_router"] = {"kind": "encoder", "width": shape["width"] // 8, "num_layers": 1, "num_heads": 1}
+    if router == "trunk":
+        # As configs/route/progressive-trunk-patches.json has it: of a trunk of 192 24 wide, patches of 4 tokens.
+        out["domain_router"] = {"kind": "encoder", "width": shape["width"] // 8, "num_layers": 1, "num_heads": 1, "patch_tokens": 4}
+        out["trunk"] |= {"num_dense_layers": 1, "dense_width": hierarchy["num_active"] * (hierarchy["base_width"] + hierarchy["unique_width"])}
     return out
 
 
@@ -135,10 +135,10 @@ def flat_of(shape: dict, experts: int, width: int | None = None) -> dict:
 
 
 def mhc_of(shape: dict, width: int) -> dict:
-    """16 general components and four domains of four, half of their width, rounded up to whole vectors of 16, shared; both routers."""
+    """A dense first layer, level 2's heads on it; 16 general components and four domains of four, half of their width, rounded up to whole vectors of 16, shared; level 1."""
     shared = (width // 2 + 15) // 16 * 16
     domains = [{"name": "general", "num_components": 16, "always": True}] + [{"name": n, "num_components": 4} for n in ("code", "mathematics", "science", "prose")]
-    return architecture(shape, {"domains": domains, "num_active": ACTIVE, "num_banks": 8, "base_width": shared, "unique_width": width - shared}, "planner")
+    return architecture(shape, {"domains": domains, "num_active": ACTIVE, "num_banks": 8, "base_width": shared, "unique_width": width - shared}, "trunk")
 
 
 def as_active(shape: dict, of_width, work: pathlib.Path) -> dict:
