@@ -23,7 +23,6 @@ KINDS = {
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},
                        "domain_router": {"kind": "none"}, "component_router": {"kind": "gate"}}},
     "trunk": {"model": {"trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
-    "low-rank": {"model": {"trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk", "rank": 6}}},
     "single": {"model": {"hierarchy": HIERARCHY | {"num_active": 1, "always_on_width": 12}}},
 }  # fmt: skip
 

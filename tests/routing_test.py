@@ -173,11 +173,11 @@ def test_bench_route_and_heat_map(folder):
     refused(run(TESSERA, "bench", "route", "runs/nowhere", cwd=folder, ok=False), "runs/nowhere")
     refused(run(TESSERA, "bench", "route", "tiny.json", "--components", "8", "--model.hierarchy.num_active=1", "--model.component_router.kind=gate",
                 cwd=folder, ok=False), "planner")  # fmt: skip
-    on_trunk = ["--model.trunk.num_dense_layers=1", "--model.trunk.dense_width=32", "--model.component_router.kind=trunk", "--model.component_router.rank=4"]
+    on_trunk = ["--model.trunk.num_dense_layers=1", "--model.trunk.dense_width=32", "--model.component_router.kind=trunk"]
     fast = ["--components", "16", "--repeats", 1, "--threads", 1]
     report = last_json(run(TESSERA, "bench", "route", "tiny.json", *on_trunk, "--monolithic-layers", 0, *fast, "--json", cwd=folder))
     assert report["ratio_decode"] > 0 and 0 < report["share_of_forward"] < 1
-    assert report["progressive"]["component_router"] == {"kind": "trunk", "width": 4, "num_layers": 0} and report["monolithic"]["width"] == 32
+    assert report["progressive"]["component_router"] == {"kind": "trunk", "width": 32, "num_layers": 0} and report["monolithic"]["width"] == 32
     refused(run(TESSERA, "bench", "route", "tiny.json", "--monolithic-layers", 0, cwd=folder, ok=False), "dense layer")
     page = folder / "runs/tiny/atlas.html"
     atlas = last_json(run(TRAIN, "inspect", "runs/tiny", "--atlas", "--bytes", 2000, "--json", cwd=folder))

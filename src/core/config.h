@@ -137,7 +137,6 @@ void visit(V&& v, ComponentRouter& r) {
   v("width", r.width, "width of the planner");
   v("num_layers", r.num_layers, "blocks of the planner");
   v("num_heads", r.num_heads, "heads of the planner");
-  v("rank", r.rank, "heads on the trunk read so many sums of its activations; 0: the activations");
   v("prior_weight", r.prior_weight, "beta of the prior term; an ablation");
   v("max_groups", r.max_groups, "group-limited top-K: routed domains a token; 0: no limit; an ablation");
 }

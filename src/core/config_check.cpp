@@ -71,7 +71,7 @@ void check_totals(const Architecture& a) {
   };
   if (components && a.domain_router.kind == "encoder") add_router(a.domain_router.width, a.domain_router.num_layers);
   const ComponentRouter& c = a.component_router;
-  if (components && c.kind == "trunk") add_router(c.rank > 0 ? c.rank : width, 0);
+  if (components && c.kind == "trunk") add_router(width, 0);
   if (components && (c.kind == "planner" || c.kind == "sum")) add_router(c.width, c.num_layers);
   require(parameters <= kMaxParameters && tensors <= kMaxTensors,
           fmt::format("config key 'model': about {:.3g} parameters in {:.3g} tensors are more than any machine holds",
@@ -195,10 +195,6 @@ void check(const Architecture& a) {
     require_at_least("model.component_router.num_layers", c.num_layers, 1);
     require_divides("model.component_router.width", c.width, "2 * model.component_router.num_heads", 2 * c.num_heads);
   }
-  require_at_least("model.component_router.rank", c.rank, 0);
-  require(c.rank == 0 || c.kind == "trunk",
-          "config key 'model.component_router.rank' is for component_router.kind = trunk",
-          "a planner's heads read its width");
   require_at_least("model.component_router.max_groups", c.max_groups, 0);
   check_totals(a);
 }

@@ -53,7 +53,6 @@ TEST(ConfigCheckTest, ValuesThatDoNotGoTogether) {
       {R"({"model": {"domain_router": {"temperature": 0}}})", "temperature"},
       {R"({"model": {"domain_router": {"floor": 1}}})", "floor"},
       {R"({"model": {"component_router": {"kind": "planner", "num_heads": 3}}})", "component_router.width"},
-      {R"({"model": {"component_router": {"kind": "planner", "rank": 8}}})", "component_router.rank"},
       {R"({"train": {"micro_batch_tokens": 96}})", "'train.micro_batch_tokens' = 96"},
       {R"({"train": {"micro_batch_tokens": 32}})", "micro_batch_tokens"},
       {R"({"train": {"batch_tokens": 192}})", "'train.batch_tokens' = 192"},

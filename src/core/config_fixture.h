@@ -21,7 +21,7 @@ inline Json full_json() {
         "always_on_width": 4},
       "domain_router": {"kind": "encoder", "width": 32, "num_layers": 2, "num_heads": 2, "chunk_tokens": 32,
                         "window_tokens": 128, "patch_tokens": 4, "own_embedding": true, "margin": 0.25, "hysteresis": 0.05, "temperature": 1.5, "floor": 0.01},
-      "component_router": {"kind": "trunk", "width": 64, "num_layers": 2, "num_heads": 8, "rank": 6, "prior_weight": 0.5,
+      "component_router": {"kind": "trunk", "width": 64, "num_layers": 2, "num_heads": 8, "prior_weight": 0.5,
                            "max_groups": 1}},
     "data": {"path": "elsewhere", "mix": {"code": 0.75, "prose": 0.25}, "splice_share": 0.2, "repeat_share": 0.3},
     "train": {

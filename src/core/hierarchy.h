@@ -81,7 +81,6 @@ struct ComponentRouter {
   int width = 96;
   int num_layers = 1;
   int num_heads = 4;
-  int rank = 0;               // heads on the trunk read so many sums of its activations; 0: the activations themselves
   double prior_weight = 0.0;  // beta of the term beta log pi' in the score; an ablation
   // Group-limited top-K, an ablation (DeepSeek-V3, arXiv 2412.19437, section 2.1.2): a token chooses among the general
   // domain and the max_groups routed domains whose K best selection scores sum to the most. 0: no limit.

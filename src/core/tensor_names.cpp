@@ -91,9 +91,7 @@ void add_routers(SpecList& list, const Architecture& a) {
       list.add_router_block("component_router.layers." + std::to_string(i) + ".", c.width, Part::kComponentRouter);
     list.add("component_router.norm", {c.width}, Part::kComponentRouter);
   }
-  const bool on_trunk = c.kind == "trunk";
-  if (on_trunk && c.rank > 0) list.add("component_router.input", {c.rank, a.trunk.width}, Part::kComponentRouter);
-  if (own_blocks || on_trunk) {
+  if (own_blocks || c.kind == "trunk") {
     for (const Domain& domain : a.hierarchy.domains) {  // z of all layers at once, layer-major
       list.add("component_router.heads." + domain.name,
                {static_cast<int64_t>(num_component_layers(a)) * domain.num_components, width_of_heads(a)},
@@ -189,7 +187,7 @@ std::vector<ParameterSpec> parameter_specs(const Architecture& a) {
 
 int width_of_heads(const Architecture& a) {
   const ComponentRouter& c = a.component_router;
-  return c.kind != "trunk" ? c.width : c.rank > 0 ? c.rank : a.trunk.width;
+  return c.kind == "trunk" ? a.trunk.width : c.width;
 }
 
 }  // namespace tessera

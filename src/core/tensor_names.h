@@ -49,7 +49,7 @@ std::vector<TensorSpec> tensor_specs(const Architecture& architecture);
 // The stacked parameters of training, derived from the same list.
 std::vector<ParameterSpec> parameter_specs(const Architecture& architecture);
 int64_t num_elements(const std::vector<int64_t>& shape);
-// What level 2's heads read: the planner's width, or of the trunk's activations the rank or all.
+// What level 2's heads read: as wide as the planner or, on the trunk, as that.
 int width_of_heads(const Architecture& architecture);
 
 }  // namespace tessera

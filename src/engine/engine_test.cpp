@@ -48,8 +48,6 @@ std::vector<Kind> kinds() {
   Architecture trunk = tiny_architecture();
   trunk.component_router.kind = "trunk";
   all.push_back({"heads on the trunk", trunk});
-  trunk.component_router.rank = 5;
-  all.push_back({"low rank", trunk});
   Architecture single = tiny_architecture();
   single.hierarchy.num_active = 1;
   all.push_back({"one active", single});

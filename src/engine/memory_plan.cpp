@@ -43,8 +43,7 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
   int64_t numbers = 8 * int64_t{t.width} + 3 * heads + 4 * int64_t{t.dense_width};
   int64_t bytes = 0;
   if (layers > 0) {
-    const int64_t n = num_components(h), k = h.num_active,
-                  router = a.domain_router.width + a.component_router.width + a.component_router.rank;
+    const int64_t n = num_components(h), k = h.num_active, router = a.domain_router.width + a.component_router.width;
     numbers += 12 * router + layers * n + n + 8 * static_cast<int64_t>(h.domains.size());
     numbers += k * (3 * int64_t{h.base_width} + 3 * int64_t{h.unique_width}) + 4 * int64_t{h.always_on_width};
     bytes += a.domain_router.chunk_tokens * (t.width + 12 * int64_t{router}) * 7;  // level 1 may begin a chunk earlier

@@ -246,13 +246,7 @@ void Routers::score(int layer, Activations& x) {
     transformer_.project(weights_.component_layers[static_cast<size_t>(layer)].router_gate, x, scores_.data(),
                          static_cast<int64_t>(num_components_), Store::kSet);
   } else if (kind == "trunk" && layer == architecture_.trunk.num_dense_layers) {
-    const RouterWeights& router = weights_.component_router;
-    const int64_t rank = architecture_.component_router.rank;
-    if (rank == 0) return score_heads(router.heads, x);
-    normed_.resize(x.rows, rank);
-    transformer_.project(router.input, x, normed_.values.data(), rank, Store::kSet);
-    for (int64_t r = 0; r < x.rows; ++r) normed_.quantise(r, router.heads[0]);
-    score_heads(router.heads, normed_);
+    score_heads(weights_.component_router.heads, x);
   }
 }
 

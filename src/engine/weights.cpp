@@ -130,7 +130,6 @@ void load_routers(const Loader& load, const Architecture& a, Weights& weights) {
       router.blocks.push_back(load.router_block("component_router.layers." + std::to_string(i) + ".", c.width));
     router.norm = load.vector("component_router.norm");
   }
-  if (c.kind == "trunk" && c.rank > 0) router.input = load.matrix("component_router.input", c.rank, a.trunk.width);
   for (size_t i = 0; c.kind != "gate" && i < a.hierarchy.domains.size(); ++i) {
     const Domain& domain = a.hierarchy.domains[i];
     router.heads.push_back(load.matrix("component_router.heads." + domain.name,

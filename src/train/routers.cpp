@@ -275,8 +275,7 @@ LayerChoice ComponentChooser::choose(int layer, at::Tensor x_SD) const {
   if (planned_.ids_SLK.defined()) return planned_.layer(l);
   x_SD = x_SD.to(parameters_["embedding"].scalar_type());  // routers stay in the weights' precision (model.cpp)
   if (kind == "trunk") {
-    planned_ = select(
-        head_scores(a.component_router.rank > 0 ? project(x_SD, parameters_["component_router.input"]) : x_SD), 0);
+    planned_ = select(head_scores(x_SD), 0);
     return planned_.layer(l);
   }
   at::Tensor scores = project(x_SD, parameters_["layers." + std::to_string(layer) + ".router_gate"]);

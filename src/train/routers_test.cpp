@@ -88,10 +88,9 @@ TEST(Routers, WithAllDomainsDeniedTheGeneralOneServes) {
 }
 
 TEST(Routers, OtherComponentRoutersAreCausalAndLearn) {
-  for (const auto& [kind, rank] : {std::pair("sum", 0), std::pair("trunk", 0), std::pair("trunk", 3)}) {
+  for (const char* kind : {"sum", "trunk"}) {
     Architecture a = tiny_architecture();
     a.component_router.kind = kind;
-    a.component_router.rank = rank;
     a.trunk.num_dense_layers = 1;
     a.trunk.dense_width = 12;
     a.trunk.num_layers = 3;
