@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
     groups = json.loads((given.configs / "plan.json").read_text())
     given.out.mkdir(parents=True, exist_ok=True)
     timing_file = given.out / "routers_timing.json"
-    timings = json.loads(timing_file.read_text()) if timing_file.exists() else {}
+    timings = {g: t for g, t in (json.loads(timing_file.read_text()) if timing_file.exists() else {}).items() if g in SWEEPS}
     for group in SWEEPS:
         require_pairs(groups[group])
     results = Results(given.out / "results")
@@ -219,8 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         timings[group] = timing
         if given.time:
             timing_file.write_text(json.dumps(timings, indent=1) + "\n")
-        if plan.get("about"):
-            text += ["", f"## {plan['about'][0].upper()}{plan['about'][1:]}", ""]
+        text += ["", f"## {plan['about'][0].upper()}{plan['about'][1:]}", ""]
         text += section(plan, names, results, loss, timing, chosen, picture)
         (given.out / picture).write_text(figure(names, loss, timing.get("ms", {}), chosen))
         summary[group] = {"variants": loss, "chosen": chosen, "timing": timing}

@@ -42,6 +42,14 @@ Routers::Routers(const Architecture& architecture, const Weights& weights, std::
   encoder_rotary_ = Rotary(architecture.trunk.rope_theta, d.width / d.num_heads);
   planner_rotary_ = Rotary(architecture.trunk.rope_theta, c.width / c.num_heads);
   for (const Domain& domain : architecture.hierarchy.domains) domain_sizes_.push_back(domain.num_components);
+  const int64_t scored = c.kind == "gate" ? 1 : num_component_layers(architecture);
+  for (int64_t layer = 0; layer < scored; ++layer) {
+    std::vector<int32_t>& offsets_N = offsets_.emplace_back();
+    for (int64_t first = 0; const int64_t count : domain_sizes_) {
+      for (int64_t i = 0; i < count; ++i) offsets_N.push_back(static_cast<int32_t>(first * scored + layer * count + i));
+      first += count;
+    }
+  }
   routed_index_.assign(architecture.hierarchy.domains.size(), -1);
   for (size_t i = 0; i < routed_.size(); ++i) routed_index_[static_cast<size_t>(routed_[i])] = static_cast<int>(i);
 }
@@ -288,29 +296,17 @@ LayerChoice Routers::choose(int layer) {
   const size_t layers = static_cast<size_t>(num_component_layers(architecture_)),
                l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
   const ComponentLayerWeights& weights = weights_.component_layers[static_cast<size_t>(layer)];
-  // A gate's scores are of this layer alone.
-  const bool is_gate = architecture_.component_router.kind == "gate";
-  const size_t scored = is_gate ? 1 : layers, at_layer = is_gate ? 0 : l;
-  std::vector<int32_t> offsets;
-  for (size_t first = 0; const int64_t size : domain_sizes_) {
-    const size_t count = static_cast<size_t>(size);
-    for (size_t i = 0; i < count; ++i) offsets.push_back(static_cast<int32_t>(first * scored + at_layer * count + i));
-    first += count;
-  }
-  const size_t num_domains = domain_sizes_.size(), stride = num_components_ * scored;
+  const size_t num_domains = domain_sizes_.size(), scored = offsets_.size(), stride = num_components_ * scored;
+  const std::vector<int32_t>& offsets_N = offsets_[l % scored];  // a gate's scores are of this layer alone
   LayerChoice choice;
   choice.ids_RK.resize(rows * k);
   choice.weights_RK.resize(rows * k);
   constexpr size_t kRows = 64;  // a task
   transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
     const size_t begin = static_cast<size_t>(task) * kRows, end = std::min(rows, begin + kRows);
-    const Candidates candidates = {&scores_[begin * stride],
-                                   static_cast<int64_t>(stride),
-                                   offsets,
-                                   weights.selection_bias,
-                                   domain_sizes_,
-                                   &added_RD_[begin * num_domains],
-                                   static_cast<int64_t>(num_domains)};
+    const Candidates candidates = {
+        &scores_[begin * stride],       static_cast<int64_t>(stride), offsets_N, weights.selection_bias, domain_sizes_,
+        &added_RD_[begin * num_domains]};
     if (!top_k(candidates, static_cast<int64_t>(end - begin), static_cast<int64_t>(k), &choice.ids_RK[begin * k],
                &choice.weights_RK[begin * k])) {
       refuse_router("component");

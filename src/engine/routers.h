@@ -68,6 +68,7 @@ class Routers {
   std::vector<int> routed_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
   const std::vector<uint8_t> added_;        // [M]
   std::vector<int64_t> domain_sizes_;
+  std::vector<std::vector<int32_t>> offsets_;  // by layer scored, of each component in a row of scores_
   size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;

@@ -126,7 +126,8 @@ float log_sum_exp_row(const float* x, int64_t n) {
 bool top_k(const Candidates& c, int64_t rows, int64_t k, int32_t* ids, float* weights) {
   const int64_t n = static_cast<int64_t>(c.offsets.size());
   for (int64_t r = 0; r < rows; ++r) {
-    const float *scores = c.scores + r * c.row_stride, *added = c.added + r * c.num_groups;
+    const float *scores = c.scores + r * c.row_stride,
+                *added = c.added + r * static_cast<int64_t>(c.group_sizes.size());
     std::vector<float> score(static_cast<size_t>(n)), key(static_cast<size_t>(n));
     std::vector<int32_t> order;  // the eligible
     for (int64_t i = 0, group = 0, end = c.group_sizes[0]; i < n; ++i) {

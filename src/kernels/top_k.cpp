@@ -30,12 +30,14 @@ struct Rows {
   Ints score_lanes, added_lanes;
 
   Rows(const Candidates& candidates, int64_t first, int64_t count)
-      : c(candidates), scores(c.scores + first * c.row_stride), added(c.added + first * c.num_groups) {
+      : c(candidates),
+        scores(c.scores + first * c.row_stride),
+        added(c.added + first * static_cast<int64_t>(c.group_sizes.size())) {
     // Behind the last row it is taken again.
     const I32 d;
     const Ints lane = hn::Min(hn::Iota(d, 0), hn::Set(d, static_cast<int32_t>(count - 1)));
     score_lanes = hn::Mul(lane, hn::Set(d, static_cast<int32_t>(c.row_stride)));
-    added_lanes = hn::Mul(lane, hn::Set(d, static_cast<int32_t>(c.num_groups)));
+    added_lanes = hn::Mul(lane, hn::Set(d, static_cast<int32_t>(c.group_sizes.size())));
   }
 
   // body(candidate, score, which rows may choose it)

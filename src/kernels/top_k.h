@@ -13,7 +13,6 @@ struct Candidates {
   std::span<const float> bias;           // [n] added to the score for the choice alone
   std::span<const int64_t> group_sizes;  // [groups], n in all
   const float* added = nullptr;          // [rows, groups] added to the scores of a group; -infinity: not eligible
-  int64_t num_groups = 0;
 };
 
 // ids [rows, k]: the k of the largest score + bias, the largest first, of equal ones the first. weights [rows, k]: the

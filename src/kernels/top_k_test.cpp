@@ -39,9 +39,7 @@ struct Case {
       }
     }
   }
-  Candidates candidates() const {
-    return {scores.data(), 64, offsets, bias, group_sizes, added.data(), static_cast<int64_t>(group_sizes.size())};
-  }
+  Candidates candidates() const { return {scores.data(), 64, offsets, bias, group_sizes, added.data()}; }
 };
 
 TEST(TopK, EqualsTheScalarTwin) {
@@ -59,7 +57,7 @@ TEST(TopK, EqualsTheScalarTwin) {
         // A row alone has the same bits.
         Candidates last = one.candidates();
         last.scores += 64 * (rows - 1);
-        last.added += (rows - 1) * last.num_groups;
+        last.added += (rows - 1) * static_cast<int64_t>(last.group_sizes.size());
         std::vector<int32_t> last_ids(static_cast<size_t>(k));
         std::vector<float> last_weights(static_cast<size_t>(k));
         ASSERT_TRUE(top_k(last, 1, k, last_ids.data(), last_weights.data()));
