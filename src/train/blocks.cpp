@@ -12,6 +12,17 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+// MKL, inside LibTorch, looks for each function's kernel at its first call and rarely gives one of two threads that
+// make it together the least accurate of them (pytorch issue 188792; seen here as exp with errors of 1e-9 in f64): a
+// run's first step would differ from its repetition. So one thread calls each of them once, before main.
+[[maybe_unused]] const bool vector_math_is_resolved = [] {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    const at::Tensor one = at::ones({1}, type);
+    for (const auto& function : {at::exp, at::log, at::sin, at::cos, at::sqrt, at::tanh, at::erf}) function(one);
+  }
+  return true;
+}();
+
 // The plain form, silu(g) * u, keeps three tensors and makes six passes over memory.
 struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
   static Variable forward(AutogradContext* context, const Variable& gate_up) {
