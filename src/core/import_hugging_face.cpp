@@ -157,6 +157,7 @@ class HuggingFaceConfig {
         fail(std::string("key '") + key + "': scaled rotary positions (" + shown(type) + ") aren't supported");
       const Json theta = rope->value("rope_theta", Json());
       if (theta.is_number()) return theta.get<double>();
+      if (!theta.is_null()) fail(std::string("key '") + key + ".rope_theta': expected a number, found " + shown(theta));
     }
     return number("rope_theta", 10000.0);
   }

@@ -5,6 +5,8 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "core/import_fixture.h"
+#include "core/import_source.h"
+#include "core/reader_fixture.h"
 #include "core/tensor_names.h"
 
 namespace tessera {
@@ -92,6 +94,46 @@ TEST_F(ImportTest, HuggingFaceFoldersThatAreRefused) {
        "num_experts_per_tok"},
       {"experts that aren't there", R"({"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2})",
        "block_sparse_moe.experts.0.w1"},
+      {"kind is a list", R"({"model_type": ["llama"]})", "model_type"},
+      {"ours already", R"({"model_type": null, "format": 1})", "model_type"},
+      {"width is a fraction", R"({"hidden_size": 8.5})", "hidden_size"},
+      {"width is 0", R"({"hidden_size": 0})", "width"},
+      {"width that heads don't divide", R"({"hidden_size": 9})", "model.embed_tokens.weight"},
+      {"another width", R"({"hidden_size": 16})", "expected shape"},
+      {"no vocabulary", R"({"vocab_size": null})", "vocab_size"},
+      {"vocabulary of 0", R"({"vocab_size": 0, "eos_token_id": null})", "expected shape"},
+      {"vocabulary of 2^31", R"({"vocab_size": 2147483648})", "vocab_size"},
+      {"no layers", R"({"num_hidden_layers": null})", "num_hidden_layers"},
+      {"0 layers", R"({"num_hidden_layers": 0})", "num_layers"},
+      {"layers are true", R"({"num_hidden_layers": true})", "num_hidden_layers"},
+      {"layers are a list", R"({"num_hidden_layers": [1]})", "num_hidden_layers"},
+      {"heads are an object", R"({"num_attention_heads": {}})", "num_attention_heads"},
+      {"three heads", R"({"num_attention_heads": 3})", "q_proj"},
+      {"no key heads", R"({"num_key_value_heads": 0})", "num_kv_heads"},
+      {"key heads that don't divide", R"({"num_attention_heads": 4, "num_key_value_heads": 3})", "num_kv_heads"},
+      {"more key heads than heads", R"({"num_key_value_heads": 4})", "num_kv_heads"},
+      {"heads of odd width", R"({"head_dim": 3})", "head_dim"},
+      {"head width is a string", R"({"head_dim": "4"})", "head_dim"},
+      {"context of 0", R"({"max_position_embeddings": 0})", "context_length"},
+      {"window is a string", R"({"sliding_window": "all"})", "sliding_window"},
+      {"no feed-forward", R"({"intermediate_size": null})", "intermediate_size"},
+      {"feed-forward of 0", R"({"intermediate_size": 0})", "width"},
+      {"another feed-forward", R"({"intermediate_size": 12})", "expected shape"},
+      {"eps is a string", R"({"rms_norm_eps": "1e-5"})", "rms_norm_eps"},
+      {"eps is negative", R"({"rms_norm_eps": -1})", "norm_eps"},
+      {"theta in an object is a string", R"({"rope_parameters": {"rope_theta": "big"}})", "rope_theta"},
+      {"theta in an object is negative", R"({"rope_parameters": {"rope_theta": -5}})", "rope_theta"},
+      {"kind of positions is a number", R"({"rope_scaling": {"rope_type": 3}})", "rope_scaling"},
+      {"biases are a string", R"({"attention_bias": "yes"})", "attention_bias"},
+      {"activation is a number", R"({"hidden_act": 1})", "hidden_act"},
+      {"end token is negative", R"({"eos_token_id": -1})", "eos_token_id"},
+      {"end tokens hold a list", R"({"eos_token_id": [[2]]})", "eos_token_id"},
+      {"end token is a fraction", R"({"eos_token_id": 2.5})", "eos_token_id"},
+      {"0 experts", R"({"model_type": "mixtral", "num_local_experts": 0, "num_experts_per_tok": 2})", "num_components"},
+      {"more active than there are", R"({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3})",
+       "num_active"},
+      {"experts are a string", R"({"model_type": "mixtral", "num_local_experts": "4", "num_experts_per_tok": 2})",
+       "num_local_experts"},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -103,6 +145,46 @@ TEST_F(ImportTest, HuggingFaceFoldersThatAreRefused) {
     EXPECT_NE(std::string(error.what()).find((folder_ / "source").string()), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find(c.part), std::string::npos) << error.what();
   }
+}
+
+TEST_F(ImportTest, HuggingFaceFilesThatAreNoConfig) {
+  const fs::path source = folder_ / "source";
+  const std::vector<std::pair<const char*, std::string>> texts = {
+      {"empty", ""},
+      {"a list", "[]"},
+      {"a number", "3"},
+      {"null", "null"},
+      {"cut off", std::string(kConfig).substr(0, 60)},
+      {"a second value", std::string(kConfig) + "{}"},
+      {"a comment", "// llama\n" + std::string(kConfig)},
+      {"no UTF-8", "{\"model_type\": \"ll\xff\"}"},
+      {"zero bytes", std::string(64, '\0')},
+      {"100,000 levels deep", "{\"a\": " + std::string(100'000, '[')},
+  };
+  for (const char* file : {"config.json", "generation_config.json", "tokenizer_config.json"}) {
+    for (const auto& [name, text] : texts) {
+      SCOPED_TRACE(std::string(file) + ": " + name);
+      write_folder(source, Json::parse(kConfig));
+      write_file_atomic(source / file, text);
+      const Error error = error_of(source);
+      EXPECT_EQ(error.code(), ErrorCode::kData) << error.what();
+      EXPECT_NE(std::string(error.what()).find(file), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_F(ImportTest, SeededMutantsOfAHuggingFaceConfigAreReadOrRefused) {
+  const fs::path source = folder_ / "source";
+  write_folder(source, Json::parse(kConfig));
+  const MutantCount count = read_mutants(kConfig, "0123456789-.,:[]{}\"\\eE \xff", 20261129, 1000, source.string(),
+                                         [&](const std::string& text) {
+                                           write_bytes(source / "config.json", text);
+                                           const ImportSource read = open_hugging_face_source(source);
+                                           for (const int32_t token : read.eos_tokens)
+                                             EXPECT_LT(token, read.architecture.trunk.vocab_size);
+                                         });
+  EXPECT_GT(count.read, 50);
+  EXPECT_GT(count.refused, 400);
 }
 
 TEST_F(ImportTest, HuggingFaceWeightsThatAreRefused) {
