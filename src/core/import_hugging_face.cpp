@@ -135,9 +135,11 @@ class HuggingFaceConfig {
   }
   double number(const std::string& key, double if_missing) const {
     const Json* value = find(key);
-    if (!value) return if_missing;
-    if (!value->is_number()) fail("key '" + key + "': expected a number, found " + shown(*value));
-    return value->get<double>();
+    return value ? as_number(key, *value) : if_missing;
+  }
+  double as_number(const std::string& key, const Json& value) const {
+    if (!value.is_number()) fail("key '" + key + "': expected a number, found " + shown(value));
+    return value.get<double>();
   }
   bool boolean(const std::string& key, bool if_missing) const {
     const Json* value = find(key);
@@ -156,8 +158,7 @@ class HuggingFaceConfig {
       if (type != "default")
         fail(std::string("key '") + key + "': scaled rotary positions (" + shown(type) + ") aren't supported");
       const Json theta = rope->value("rope_theta", Json());
-      if (theta.is_number()) return theta.get<double>();
-      if (!theta.is_null()) fail(std::string("key '") + key + ".rope_theta': expected a number, found " + shown(theta));
+      if (!theta.is_null()) return as_number(std::string(key) + ".rope_theta", theta);
     }
     return number("rope_theta", 10000.0);
   }
