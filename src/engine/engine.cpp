@@ -87,18 +87,12 @@ void Engine::add_bigrams(std::span<const TokenRow> rows) {
   }
 }
 
-// The choices of the component layers from `layer` on that can be made by now.
-void Engine::choose(Pass& pass, int layer) {
-  const int first = model_.architecture.trunk.num_dense_layers, end = routers_.choosable_end(layer);
-  for (int l = layer; l < end; ++l) {
-    LayerChoice& choice = pass.choices[static_cast<size_t>(l)];
-    {
-      const Stopwatch stopwatch(routing_s_);
-      choice = routers_.choose(l);
-    }
-    if (residency_) residency_->expect(l - first, choice.ids_RK);
-  }
-  if (residency_ && layer == first) residency_->announce(routers_.domains_after_pass());
+// Lets components be read that were chosen for the layers from `layer` on.
+void Engine::expect_choices(int layer) {
+  if (!residency_) return;
+  const int first = model_.architecture.trunk.num_dense_layers;
+  for (int l = layer; l < routers_.choosable_end(layer); ++l) residency_->expect(l - first, routers_.choice(l).ids_RK);
+  if (layer == first) residency_->announce(routers_.domains_after_pass());
 }
 
 // Takes the tokens in, embeds them and routes them.
@@ -140,7 +134,6 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
                     &x_[static_cast<size_t>(r * t.width)]);
   });
   if (!has_routes) return pass;
-  pass.choices.resize(static_cast<size_t>(t.num_layers));
   {
     const Stopwatch stopwatch(routing_s_);
     for (const Segment& segment : segments)
@@ -149,7 +142,7 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
     routers_.plan(pass.rows, x_.data());
   }
   if (residency_) residency_->begin_pass(num_rows, routers_.domains_of_pass());
-  if (routers_.chooses_early()) choose(pass, t.num_dense_layers);
+  if (routers_.chooses_early()) expect_choices(t.num_dense_layers);
   return pass;
 }
 
@@ -175,14 +168,14 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
       continue;
     }
     const ComponentLayerWeights& components = weights_.component_layers[static_cast<size_t>(layer)];
-    const LayerChoice& choice = pass.choices[static_cast<size_t>(layer)];
+    const LayerChoice& choice = routers_.choice(layer);
     transformer_.norm(x_.data(), block.feed_forward_norm, num_rows, eps, components.components[0].down, normed_);
     if (choice.ids_RK.empty()) {
       {
         const Stopwatch stopwatch(routing_s_);
-        routers_.score(layer, normed_);
+        routers_.choose(layer, normed_);
       }
-      choose(pass, layer);
+      expect_choices(layer);
     }
     component_layer_.add(components, choice, normed_, x_.data(), width);
   }

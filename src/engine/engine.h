@@ -72,11 +72,10 @@ class Engine {
   struct Pass {
     std::vector<TokenRow> rows;
     std::vector<RowPlace> places;
-    std::vector<int64_t> wanted;       // rows
-    std::vector<LayerChoice> choices;  // [L], empty until they are made
+    std::vector<int64_t> wanted;  // rows
   };
   Pass begin_pass(std::span<const Segment> segments);
-  void choose(Pass& pass, int layer);
+  void expect_choices(int layer);
   void add_bigrams(std::span<const TokenRow> rows);
 
   ModelFolder model_;

@@ -173,30 +173,39 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   const Hierarchy& h = architecture_.hierarchy;
   const size_t m = routed_.size(), num_domains = h.domains.size();
   rows_.assign(rows.begin(), rows.end());
-  added_RD_.clear();
-  for (const TokenRow& row : rows) {
-    Route& route = row.sequence->route;
-    if (row.sequence->records_route) {  // room for what choose() will record
+  choices_.assign(static_cast<size_t>(architecture_.trunk.num_layers), {});
+  added_RD_.resize(rows.size() * num_domains);
+  const TokenRow* previous = nullptr;
+  size_t chunk = 0;
+  for (size_t row = 0; row < rows.size(); previous = &rows[row++]) {
+    const auto& [sequence, position] = rows[row];
+    Route& route = sequence->route;
+    if (sequence->records_route) {  // room for what pick() will record
       const size_t size =
-          (static_cast<size_t>(row.position) + 1) * static_cast<size_t>(route.num_layers * route.num_active);
+          (static_cast<size_t>(position) + 1) * static_cast<size_t>(route.num_layers * route.num_active);
       if (route.components_TLK.size() < size) {
         route.components_TLK.resize(size);
         route.weights_TLK.resize(size);
       }
     }
-    const size_t chunk = chunk_at(route, row.position);
+    float* added = &added_RD_[row * num_domains];
+    if (previous && previous->sequence == sequence && previous->position + 1 == position &&
+        (chunk + 1 == route.chunk_starts_C.size() || position < route.chunk_starts_C[chunk + 1])) {
+      std::copy_n(added - num_domains, num_domains, added);
+      continue;
+    }
+    chunk = chunk_at(route, position);
     int64_t eligible = 0;
     for (size_t domain = 0; domain < num_domains; ++domain) {
       const int d = routed_index_[domain];
-      float added = kBarred;
-      if (is_active(route, chunk, domain)) added = 0, eligible += domain_sizes_[domain];
+      added[domain] = kBarred;
+      if (is_active(route, chunk, domain)) added[domain] = 0, eligible += domain_sizes_[domain];
       if (c.prior_weight != 0 && d >= 0) {
         constexpr float kEpsilon = 0.05f;
         const float pi =
             route.pi_CM[chunk * m + static_cast<size_t>(d)] * (1 - kEpsilon) + kEpsilon / static_cast<float>(m);
-        added += std::log(pi) * static_cast<float>(c.prior_weight);
+        added[domain] += std::log(pi) * static_cast<float>(c.prior_weight);
       }
-      added_RD_.push_back(added);
     }
     TESSERA_CHECK(eligible >= h.num_active, "fewer eligible components than active ones");
   }
@@ -222,39 +231,85 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
     transformer_.feed_forward(router.blocks[i], eps, num_rows, x_.data());
   }
   transformer_.norm(x_.data(), router.norm, num_rows, eps, router.heads[0], normed_);
-  score_heads(router.heads, normed_);
+  choose(architecture_.trunk.num_dense_layers, normed_);
 }
 
-// Only the heads of active domains.
-void Routers::score_heads(const std::vector<WeightMatrix>& heads, Activations& x) {
-  const Hierarchy& h = architecture_.hierarchy;
-  const size_t layers = static_cast<size_t>(num_component_layers(architecture_)), stride = layers * num_components_,
-               num_domains = h.domains.size();
-  if (scores_.size() < rows_.size() * stride) scores_.resize(rows_.size() * stride);
-  std::vector<Product> products;
-  size_t first = 0;  // component of the domain
-  for (size_t d = 0; d < num_domains; ++d) {
-    Product product = {heads[d], {}};
-    for (size_t r = 0; r < rows_.size(); ++r) {
-      const int64_t row = static_cast<int64_t>(r);
-      if (added_RD_[r * num_domains + d] > kBarred)
-        product.rows.push_back({x.row(row), x.quantised_row(row), &scores_[r * stride + layers * first], 1.0f});
-    }
-    if (!product.rows.empty()) products.push_back(std::move(product));
-    first += static_cast<size_t>(h.domains[d].num_components);
+void Routers::choose(int layer, Activations& x) {
+  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active);
+  for (int l = layer; l < choosable_end(layer); ++l) {
+    LayerChoice& choice = choices_[static_cast<size_t>(l)];
+    choice.ids_RK.resize(rows_.size() * k);
+    choice.weights_RK.resize(rows_.size() * k);
   }
-  transformer_.multiply_all(products, Store::kSet);
+  scores_.resize(static_cast<size_t>(transformer_.pool().size()));
+  transformer_.for_row_blocks(static_cast<int64_t>(rows_.size()),
+                              [&](Transformer& worker, int thread, int64_t first, int64_t count) {
+                                choose_rows(worker, scores_[static_cast<size_t>(thread)], first, count, layer, x);
+                              });
 }
 
-void Routers::score(int layer, Activations& x) {
-  const std::string& kind = architecture_.component_router.kind;
-  if (kind == "gate") {
-    const size_t size = rows_.size() * num_components_;
-    if (scores_.size() < size) scores_.resize(size);
-    transformer_.project(weights_.component_layers[static_cast<size_t>(layer)].router_gate, x, scores_.data(),
-                         static_cast<int64_t>(num_components_), Store::kSet);
-  } else if (kind == "trunk" && layer == architecture_.trunk.num_dense_layers) {
-    score_heads(weights_.component_router.heads, x);
+// One a domain; or a gate, for all of them.
+std::span<const WeightMatrix> Routers::heads(int layer) const {
+  if (architecture_.component_router.kind == "gate")
+    return {&weights_.component_layers[static_cast<size_t>(layer)].router_gate, 1};
+  return weights_.component_router.heads;
+}
+
+void Routers::choose_rows(Transformer& worker, AlignedVector<float>& scores, int64_t first, int64_t count, int layer,
+                          Activations& x) {
+  const std::span<const WeightMatrix> heads_of_layer = heads(layer);
+  const size_t stride = num_components_ * offsets_.size(), num_domains = domain_sizes_.size();
+  if (scores.size() < static_cast<size_t>(count) * stride) scores.resize(static_cast<size_t>(count) * stride);
+  const bool one_for_all = architecture_.component_router.kind == "gate";
+  std::vector<Product> products;
+  float* out = scores.data();
+  for (size_t d = 0; d < heads_of_layer.size(); ++d) {  // only those of active domains
+    Product product = {heads_of_layer[d], {}};
+    product.rows.reserve(static_cast<size_t>(count));
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = first + r;
+      if (one_for_all || added_RD_[static_cast<size_t>(row) * num_domains + d] > kBarred)
+        product.rows.push_back({x.row(row), x.quantised_row(row), out + static_cast<size_t>(r) * stride, 1.0f});
+    }
+    out += heads_of_layer[d].outputs;
+    if (!product.rows.empty()) products.push_back(std::move(product));
+  }
+  worker.multiply_all(products, Store::kSet);
+  constexpr int64_t kRows = 32;  // a task
+  worker.pool().run(num_blocks(count, kRows), [&](int64_t task, int) {
+    const int64_t begin = task * kRows, rows = std::min(kRows, count - begin);
+    for (int l = layer; l < choosable_end(layer); ++l)
+      pick(&scores[static_cast<size_t>(begin) * stride], l, first + begin, rows);
+  });
+}
+
+// The choice of a layer for rows [first, first + count), whose scores these are.
+void Routers::pick(const float* scores, int layer, int64_t first, int64_t count) {
+  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), begin = static_cast<size_t>(first),
+               layers = static_cast<size_t>(num_component_layers(architecture_)),
+               l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
+  LayerChoice& choice = choices_[static_cast<size_t>(layer)];
+  const Candidates candidates = {scores,
+                                 static_cast<int64_t>(num_components_ * offsets_.size()),
+                                 offsets_[l % offsets_.size()],  // a gate's scores are of this layer alone
+                                 weights_.component_layers[static_cast<size_t>(layer)].selection_bias,
+                                 domain_sizes_,
+                                 &added_RD_[begin * domain_sizes_.size()]};
+  if (!top_k(candidates, count, static_cast<int64_t>(k), &choice.ids_RK[begin * k], &choice.weights_RK[begin * k]))
+    refuse_router("component");
+  for (size_t r = begin; r < begin + static_cast<size_t>(count); ++r) {
+    Sequence& sequence = *rows_[r].sequence;
+    const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
+    int32_t* ids = &choice.ids_RK[r * k];
+    float* shares = &choice.weights_RK[r * k];
+    if (sequence.replay) {
+      std::copy_n(&sequence.replay->components_TLK[at], k, ids);
+      std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
+    }
+    if (sequence.records_route) {
+      std::copy_n(ids, k, &sequence.route.components_TLK[at]);
+      std::copy_n(shares, k, &sequence.route.weights_TLK[at]);
+    }
   }
 }
 
@@ -289,44 +344,6 @@ bool Routers::is_active(const Route& route, size_t chunk, size_t domain) const {
 void Routers::add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const {
   const size_t chunk = chunk_at(route, position);
   for (size_t d = 0; d < active_D.size(); ++d) active_D[d] |= is_active(route, chunk, d);
-}
-
-LayerChoice Routers::choose(int layer) {
-  const size_t k = static_cast<size_t>(architecture_.hierarchy.num_active), rows = rows_.size();
-  const size_t layers = static_cast<size_t>(num_component_layers(architecture_)),
-               l = static_cast<size_t>(layer - architecture_.trunk.num_dense_layers);
-  const ComponentLayerWeights& weights = weights_.component_layers[static_cast<size_t>(layer)];
-  const size_t num_domains = domain_sizes_.size(), scored = offsets_.size(), stride = num_components_ * scored;
-  const std::vector<int32_t>& offsets_N = offsets_[l % scored];  // a gate's scores are of this layer alone
-  LayerChoice choice;
-  choice.ids_RK.resize(rows * k);
-  choice.weights_RK.resize(rows * k);
-  constexpr size_t kRows = 64;  // a task
-  transformer_.pool().run(static_cast<int64_t>(num_blocks(rows, kRows)), [&](int64_t task, int) {
-    const size_t begin = static_cast<size_t>(task) * kRows, end = std::min(rows, begin + kRows);
-    const Candidates candidates = {
-        &scores_[begin * stride],       static_cast<int64_t>(stride), offsets_N, weights.selection_bias, domain_sizes_,
-        &added_RD_[begin * num_domains]};
-    if (!top_k(candidates, static_cast<int64_t>(end - begin), static_cast<int64_t>(k), &choice.ids_RK[begin * k],
-               &choice.weights_RK[begin * k])) {
-      refuse_router("component");
-    }
-    for (size_t r = begin; r < end; ++r) {
-      Sequence& sequence = *rows_[r].sequence;
-      const size_t at = (static_cast<size_t>(rows_[r].position) * layers + l) * k;
-      int32_t* ids = &choice.ids_RK[r * k];
-      float* shares = &choice.weights_RK[r * k];
-      if (sequence.replay) {
-        std::copy_n(&sequence.replay->components_TLK[at], k, ids);
-        std::copy_n(&sequence.replay->weights_TLK[at], k, shares);
-      }
-      if (sequence.records_route) {
-        std::copy_n(ids, k, &sequence.route.components_TLK[at]);
-        std::copy_n(shares, k, &sequence.route.weights_TLK[at]);
-      }
-    }
-  });
-  return choice;
 }
 
 }  // namespace tessera::engine

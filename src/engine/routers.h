@@ -34,14 +34,16 @@ class Routers {
   // Level 1 for tokens [begin, sequence.length()), which were just appended: begins chunks with the decision in force
   // and encodes those that end.
   void decide_domains(Sequence& sequence, int64_t begin);
-  // Begins a pass of these rows, with a planner's scores for them; embedded_RD are their embeddings.
+  // Begins a pass of these rows, with a planner's choices for them; embedded_RD are their embeddings.
   void plan(std::span<const TokenRow> rows, const float* embedded_RD);
-  // Scores from x, the normed input of a component layer: a gate's of that layer, or of all layers from the first one.
-  // A planner has none to make.
-  void score(int layer, Activations& x);
+  // The choices of the layers [layer, choosable_end(layer)) from x, the normed input of the component layer `layer`: a
+  // gate's, or those of heads on the trunk.
+  void choose(int layer, Activations& x);
+  // Empty until it is made in this pass.
+  const LayerChoice& choice(int layer) const { return choices_[static_cast<size_t>(layer)]; }
   // A planner's choices need no layer's input: all may be asked for as soon as the pass is planned.
   bool chooses_early() const { return architecture_.component_router.kind == "planner"; }
-  // The layers [layer, end) that can be chosen for once `layer` has been scored.
+  // The layers [layer, end) whose choices are made together.
   int choosable_end(int layer) const {
     return architecture_.component_router.kind == "gate" ? layer + 1 : architecture_.trunk.num_layers;
   }
@@ -49,14 +51,15 @@ class Routers {
   // where nothing changes).
   std::vector<uint8_t> domains_of_pass() const;
   std::vector<uint8_t> domains_after_pass() const;
-  // The choice of a layer whose scores have been made.
-  LayerChoice choose(int layer);
 
  private:
   // pi of each chunk from `begin` on; `ends`: where they end.
   std::vector<std::vector<float>> encode_chunks(Sequence& sequence, int64_t begin, const std::vector<int64_t>& ends);
   void begin_chunk(Sequence& sequence, int64_t position);
-  void score_heads(const std::vector<WeightMatrix>& heads, Activations& x);
+  std::span<const WeightMatrix> heads(int layer) const;
+  void choose_rows(Transformer& worker, AlignedVector<float>& scores, int64_t first, int64_t count, int layer,
+                   Activations& x);
+  void pick(const float* scores, int layer, int64_t first, int64_t count);
   std::vector<uint8_t> decided_domains(const Sequence& sequence) const;  // [M] by next_pi_M
   bool is_active(const Route& route, size_t chunk, size_t domain) const;
   void add_active(const Route& route, int64_t position, std::vector<uint8_t>& active_D) const;
@@ -68,7 +71,7 @@ class Routers {
   std::vector<int> routed_, routed_index_;  // routed_index_: of each domain among the routed, -1: always
   const std::vector<uint8_t> added_;        // [M]
   std::vector<int64_t> domain_sizes_;
-  std::vector<std::vector<int32_t>> offsets_;  // by layer scored, of each component in a row of scores_
+  std::vector<std::vector<int32_t>> offsets_;  // by layer scored at once, of each component in a row of scores
   size_t num_components_;
   Rotary encoder_rotary_, planner_rotary_;
   Activations embedded_, normed_;
@@ -77,9 +80,10 @@ class Routers {
   std::vector<TokenRow> rows_;
   std::vector<float> added_RD_;  // to scores of a domain's components: -infinity where it is not active, else 0 or, in
                                  // the ablation, beta log pi'
-  // [R, L N], of a row one domain after the other, each [L, its components]: as heads give them; L = 1 for a gate. Of
-  // domains that are not active it holds nothing meaningful.
-  AlignedVector<float> scores_;
+  std::vector<LayerChoice> choices_;  // by layer
+  // By thread, of a block of rows: [rows, L N], of a row one domain after the other, each [L, its components], as heads
+  // give them; L = 1 for a gate. Of domains that are not active it holds nothing meaningful.
+  std::vector<AlignedVector<float>> scores_;
 };
 
 }  // namespace tessera::engine

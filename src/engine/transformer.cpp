@@ -59,16 +59,6 @@ Transformer::Transformer(ThreadPool& pool) : pool_(pool) {
   for (int t = 0; pool.size() > 1 && t < pool.size(); ++t) workers_.emplace_back(one_thread());
 }
 
-template <class Body>
-void Transformer::for_row_blocks(int64_t rows, const Body& body) {
-  constexpr int64_t kBlockRows = 64;  // what lies between two products stays in a second-level cache
-  if (rows < kBlockRows * pool_.size()) return body(*this, int64_t{0}, rows);
-  pool_.run(num_blocks(rows, kBlockRows), [&](int64_t i, int thread) {
-    Transformer& worker = workers_.empty() ? *this : workers_[static_cast<size_t>(thread)];
-    body(worker, i * kBlockRows, std::min(kBlockRows, rows - i * kBlockRows));
-  });
-}
-
 void Transformer::multiply_all(std::span<const Product> products, Store store) {
   int64_t num_tasks = 0;
   std::vector<int64_t> first_task(products.size() + 1, 0), step(products.size());
@@ -131,7 +121,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
   const int64_t num_kv = places[0].cache->num_heads(), head = places[0].cache->head_dim(), group = num_heads / num_kv;
   const int64_t query_width = num_heads * head, kv_width = num_kv * head;
   query_.resize(std::max(query_.size(), static_cast<size_t>(rows * query_width)));
-  for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
+  for_row_blocks(rows, [&](Transformer& worker, int, int64_t first, int64_t count) {
     Activations& normed = worker.normed_;
     worker.norm(x_RD + first * width, block.attention_norm, count, eps, block.query, normed);
     worker.key_.resize(std::max(worker.key_.size(), static_cast<size_t>(count * kv_width)));
@@ -187,7 +177,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
     cache.list_pages(layer, static_cast<int>(kv), tile.end, pages);
     attend(cache.type(), pages, head, queries, scratch.data());
   });
-  for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
+  for_row_blocks(rows, [&](Transformer& worker, int, int64_t first, int64_t count) {
     if (block.output.is_quantised()) {
       worker.pool_.run(count, [&](int64_t r, int) { mixed_.quantise(first + r, block.output); });
     }
@@ -198,7 +188,7 @@ void Transformer::attention(const BlockWeights& block, int layer, int num_heads,
 
 void Transformer::feed_forward(const BlockWeights& block, float eps, int64_t rows, float* x_RD) {
   const int64_t width = block.down.inputs, model_width = block.down.outputs;
-  for_row_blocks(rows, [&](Transformer& worker, int64_t first, int64_t count) {
+  for_row_blocks(rows, [&](Transformer& worker, int, int64_t first, int64_t count) {
     float* x = x_RD + first * model_width;
     worker.norm(x, block.feed_forward_norm, count, eps, block.gate_up, worker.normed_);
     worker.pre_.resize(std::max(worker.pre_.size(), static_cast<size_t>(count * 2 * width)));

@@ -1,6 +1,7 @@
 // The steps that trunk and routers share, over R rows (tokens of any texts): products, attention with a cache,
 // feed-forward. Every row's result is the same bits whatever rows run with it and on how many threads.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -81,12 +82,19 @@ class Transformer {
   // x += down(swiglu(gate_up(norm(x)))).
   void feed_forward(const BlockWeights& block, float eps, int64_t rows, float* x_RD);
 
- private:
-  // body(worker, first row, rows): blocks of rows go through several steps on one thread each, in its own cache; where
-  // there are too few rows for that, the threads share out the outputs of every product.
+  // body(worker, thread, first row, rows): blocks of rows go through several steps on one thread each, in its own
+  // cache; where there are too few rows for that, the threads share out the outputs of every product.
   template <class Body>
-  void for_row_blocks(int64_t rows, const Body& body);
+  void for_row_blocks(int64_t rows, const Body& body) {
+    constexpr int64_t kBlockRows = 64;  // what lies between two products stays in a second-level cache
+    if (rows < kBlockRows * pool_.size()) return body(*this, 0, int64_t{0}, rows);
+    pool_.run(num_blocks(rows, kBlockRows), [&](int64_t i, int thread) {
+      Transformer& worker = workers_.empty() ? *this : workers_[static_cast<size_t>(thread)];
+      body(worker, thread, i * kBlockRows, std::min(kBlockRows, rows - i * kBlockRows));
+    });
+  }
 
+ private:
   ThreadPool& pool_;
   std::vector<Transformer> workers_;  // by thread, each of one thread; none when the pool has only one
   Activations normed_, mixed_, hidden_;
