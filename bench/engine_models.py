@@ -83,17 +83,19 @@ class Models:
         return ours, peer
 
     def mhc_pair(self) -> tuple[pathlib.Path, pathlib.Path]:
-        """Random weights at 4 bits: 32 components a layer of which 2; the mHC as wide as equal active parameters allow."""
+        """Random weights at 4 bits: 32 components a layer of which 2. The mHC is configs/compare/mhc-trunk's kind (a dense first layer, level 2 on what
+        leaves it, level 1 on patches), as wide as equal active parameters allow."""
         trunk = {"vocab_size": 16384, "width": 768, "num_layers": 8, "num_heads": 12, "num_kv_heads": 4, "context_length": 2048, "tied_embeddings": True}
         flat = {"trunk": trunk, "hierarchy": {"domains": [{"name": "all", "num_components": 32}], "num_active": 2, "unique_width": 1536},
                 "component_router": {"kind": "gate"}}  # fmt: skip
         domains = [{"name": "general", "num_components": 16, "always": True}]
         domains += [{"name": n, "num_components": 4} for n in ("code", "mathematics", "science", "prose")]
-        router = {"width": 192, "num_layers": 1, "num_heads": 6}
+        level1 = {"kind": "encoder", "width": 96, "num_layers": 1, "num_heads": 3, "patch_tokens": 4, "own_embedding": True}
         target = self.active_parameters(flat)
         for half in range(768, 0, -16):
-            mhc = {"trunk": trunk, "hierarchy": {"domains": domains, "num_active": 2, "num_banks": 8, "base_width": half, "unique_width": half},
-                   "component_router": {"kind": "planner"} | router, "domain_router": {"kind": "encoder"} | router}  # fmt: skip
+            mhc = {"trunk": trunk | {"num_dense_layers": 1, "dense_width": 2 * 2 * half},
+                   "hierarchy": {"domains": domains, "num_active": 2, "num_banks": 8, "base_width": half, "unique_width": half},
+                   "component_router": {"kind": "trunk"}, "domain_router": level1}  # fmt: skip
             if self.active_parameters(mhc) <= target:
                 break
         return self.random_model("random-flat", flat), self.random_model("random-mhc", mhc)

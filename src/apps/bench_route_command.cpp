@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -20,6 +21,9 @@
 #include "base/temporary_folder.h"
 #include "base/threads.h"
 #include "core/tensor_names.h"
+#include "core/tokenizer.h"
+#include "data/document.h"
+#include "data/sample.h"
 #include "engine/engine.h"
 
 namespace tessera {
@@ -33,6 +37,7 @@ struct Arguments {
   int monolithic_layers = 1;
   std::vector<int> components = {32, 64, 128, 256};
   int repeats = 15, threads = 0;
+  std::string data;
   bool json = false;
 };
 
@@ -90,35 +95,69 @@ Architecture routers_only(Architecture a) {
   return a;
 }
 
-// A model that texts of made-up tokens run through.
+using Texts = std::vector<std::vector<int32_t>>;  // tokens
+constexpr int kLongest = 4096;                    // tokens of a prefill
+
+// The first documents of a file that are long enough, as many of each domain, the domains in turns.
+Texts read_texts(const std::string& data, const ModelFolder& model) {
+  constexpr size_t kTextsADomain = 8;
+  const Tokenizer tokenizer = load_tokenizer(model);
+  std::map<std::string, Texts> by_domain;
+  read_documents(data, [&](Document&& d) {
+    Texts& texts = by_domain[d.domain];
+    if (texts.size() == kTextsADomain) return;
+    std::vector<int32_t> tokens = tokenizer.encode(cut_text(d.text, 16 * kLongest));
+    if (tokens.size() >= kLongest) texts.push_back(std::move(tokens));
+  });
+  size_t fewest = kTextsADomain;
+  for (const auto& [domain, texts] : by_domain) fewest = std::min(fewest, texts.size());
+  if (by_domain.empty() || fewest == 0)
+    throw Error(ErrorCode::kData, fmt::format("{}: it takes a document of {} tokens of each domain", data, kLongest),
+                "join shorter ones");
+  Texts found;
+  for (size_t i = 0; i < fewest; ++i) {
+    for (const auto& [domain, texts] : by_domain) found.push_back(texts[i]);
+  }
+  return found;
+}
+
+Texts random_texts(int vocab_size) {
+  Rng rng(5);
+  Texts texts(1);
+  while (texts[0].size() < kLongest)
+    texts[0].push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab_size))));
+  return texts;
+}
+
+// A model that texts run through, another one each turn.
 class Runner {
  public:
-  Runner(ModelFolder model, int threads) {
+  Runner(ModelFolder model, int threads, const Texts* texts = nullptr)
+      : texts_(texts ? *texts : random_texts(model.architecture.trunk.vocab_size)) {
     engine::EngineOptions options;
     options.num_threads = threads;
+    model.architecture.trunk.context_length = std::max(model.architecture.trunk.context_length, kLongest);
     engine_ = std::make_unique<engine::Engine>(std::move(model), options);
   }
-  static Runner random(const Architecture& a, int threads) {
+  static Runner random(const Architecture& a, int threads, const Texts* texts = nullptr) {
     const TemporaryFolder folder(fs::temp_directory_path() / ("tessera-route-" + std::to_string(::getpid())));
     write_random_model(folder.path, a);
-    return {open_model(folder.path), threads};  // stays mapped when the folder goes
+    return {open_model(folder.path), threads, texts};  // stays mapped when the folder goes
   }
   struct Times {
     double routing_ms, forward_ms;  // routing is part of forward
   };
-  Times prefill(int num_tokens) {
+  Times prefill(int turn, int num_tokens) {
     engine::Sequence sequence = engine_->new_sequence();
-    Rng rng(5, static_cast<uint64_t>(num_tokens));
-    return run(sequence, draw(rng, num_tokens));
+    return run(sequence, text(turn).first(static_cast<size_t>(num_tokens)));
   }
-  // A token, behind a text of 512.
-  Times decode(int num_tokens) {
+  // A token, behind the first 512 of a text.
+  Times decode(int turn, int num_tokens) {
     engine::Sequence sequence = engine_->new_sequence();
-    Rng rng(7);
-    run(sequence, draw(rng, 512));
+    run(sequence, text(turn).first(512));
     Times times = {0, 0};
     for (int i = 0; i < num_tokens; ++i) {
-      const Times token = run(sequence, draw(rng, 1));
+      const Times token = run(sequence, text(turn).subspan(512 + static_cast<size_t>(i), 1));
       times.routing_ms += token.routing_ms / num_tokens;
       times.forward_ms += token.forward_ms / num_tokens;
     }
@@ -126,18 +165,14 @@ class Runner {
   }
 
  private:
-  std::vector<int32_t> draw(Rng& rng, int count) const {
-    std::vector<int32_t> tokens;
-    while (static_cast<int>(tokens.size()) < count)
-      tokens.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(engine_->vocab_size()))));
-    return tokens;
-  }
-  Times run(engine::Sequence& sequence, const std::vector<int32_t>& tokens) {
+  std::span<const int32_t> text(int turn) const { return texts_[static_cast<size_t>(turn) % texts_.size()]; }
+  Times run(engine::Sequence& sequence, std::span<const int32_t> tokens) {
     const engine::Segment segment = {&sequence, tokens};
     const double begin = now_s(), routed = engine_->routing_s();
     engine_->forward({&segment, 1});
     return {1e3 * (engine_->routing_s() - routed), 1e3 * (now_s() - begin)};
   }
+  Texts texts_;
   std::unique_ptr<engine::Engine> engine_;
 };
 
@@ -153,15 +188,15 @@ struct Pair {
 // A B A B; the ratio is the median of the turns' ratios, since the machine's speed drifts.
 template <class A, class B>
 Pair in_turns(int repeats, const A& a, const B& b) {
-  a(), b();
+  a(0), b(0);
   std::vector<double> of_a, of_b, ratios;
-  const auto after_a_rest = [](const auto& run) {  // the other engine's threads still spin for a moment
+  const auto after_a_rest = [](const auto& run, int turn) {  // the other engine's threads still spin for a moment
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return run();
+    return run(turn);
   };
   for (int i = 0; i < repeats; ++i) {
-    of_a.push_back(after_a_rest(a));
-    of_b.push_back(after_a_rest(b));
+    of_a.push_back(after_a_rest(a, i));
+    of_b.push_back(after_a_rest(b, i));
     ratios.push_back(of_a.back() / of_b.back());
   }
   return {median(of_a), median(of_b), median(ratios)};
@@ -181,6 +216,8 @@ void run_bench_route(const Arguments& args) {
   if (is_model && !args.overrides.empty())
     throw Error(ErrorCode::kUsage, "'" + args.overrides[0] + "': a model's sizes are what they are",
                 "config keys can be set with a file of configs/");
+  if (!is_model && !args.data.empty())
+    throw Error(ErrorCode::kUsage, "--data: routers of random weights read no text", "take a model or a run");
   if (is_model) {
     architecture = open_model(args.source).architecture;
   } else {
@@ -207,21 +244,27 @@ void run_bench_route(const Arguments& args) {
   if (std::find(sizes.begin(), sizes.end(), own) == sizes.end()) sizes.push_back(own);
   std::sort(sizes.begin(), sizes.end());
   const int few = std::max(3, args.repeats / 3);
+  const Texts texts = args.data.empty() ? Texts() : read_texts(args.data, open_model(args.source));
 
   Json report = {{"by_components", Json::object()},
                  {"by_components_prefill4096", Json::object()},
                  {"by_components_decode", Json::object()}};
   for (int n : sizes) {
-    const Architecture a = routers_only(n == own ? architecture : with_components(architecture, n));
-    Runner progressive = Runner::random(a, args.threads),
-           whole = Runner::random(monolithic(a, width, args.monolithic_layers), args.threads);
-    const Pair prefill = in_turns(
-        args.repeats, [&] { return progressive.prefill(512).routing_ms; },
-        [&] { return whole.prefill(512).routing_ms; });
-    const Pair decode = in_turns(
-        few, [&] { return progressive.decode(192).routing_ms; }, [&] { return whole.decode(192).routing_ms; });
-    const Pair longer = in_turns(
-        few, [&] { return progressive.prefill(4096).routing_ms; }, [&] { return whole.prefill(4096).routing_ms; });
+    const bool is_own_text = n == own && !texts.empty();
+    const Architecture a = is_own_text ? architecture
+                                       : routers_only(n == own ? architecture : with_components(architecture, n)),
+                       one = monolithic(a, width, args.monolithic_layers);
+    Runner progressive =
+               is_own_text ? Runner(open_model(args.source), args.threads, &texts) : Runner::random(a, args.threads),
+           whole = Runner::random(one, args.threads, is_own_text ? &texts : nullptr);
+    const auto routing_ms = [](Runner& runner, auto measure, int num_tokens) {
+      return [&runner, measure, num_tokens](int turn) { return (runner.*measure)(turn, num_tokens).routing_ms; };
+    };
+    const auto pair_of = [&](int repeats, auto measure, int num_tokens) {
+      return in_turns(repeats, routing_ms(progressive, measure, num_tokens), routing_ms(whole, measure, num_tokens));
+    };
+    const Pair prefill = pair_of(args.repeats, &Runner::prefill, 512), decode = pair_of(few, &Runner::decode, 192),
+               longer = pair_of(few, &Runner::prefill, kLongest);
     report["by_components"][std::to_string(n)] = prefill.ratio;
     report["by_components_prefill4096"][std::to_string(n)] = longer.ratio;
     report["by_components_decode"][std::to_string(n)] = decode.ratio;
@@ -234,13 +277,13 @@ void run_bench_route(const Arguments& args) {
       report[fmt::format("monolithic_ms_{}", what)] = pair.theirs;
       report[fmt::format("ratio_{}", what)] = pair.ratio;
     }
-    Runner model =
-        is_model ? Runner(open_model(args.source), args.threads) : Runner::random(architecture, args.threads);
+    Runner model = is_model ? Runner(open_model(args.source), args.threads, texts.empty() ? nullptr : &texts)
+                            : Runner::random(architecture, args.threads);
     const int tokens = std::min(512, architecture.trunk.context_length);
     std::vector<double> shares, forwards_ms;
-    model.prefill(tokens);
+    model.prefill(0, tokens);
     for (int i = 0; i < args.repeats; ++i) {
-      const Runner::Times times = model.prefill(tokens);
+      const Runner::Times times = model.prefill(i, tokens);
       shares.push_back(times.routing_ms / times.forward_ms);
       forwards_ms.push_back(times.forward_ms);
     }
@@ -279,7 +322,7 @@ void add_bench_route_command(CLI::App& app) {
       ->add_option(
           "SOURCE", args->source,
           "a file of configs/, a model or a run. The ratios are those of random weights of its sizes; the share of the "
-          "forward pass is that of a model's own weights")
+          "forward pass is that of a model's own weights, and so is all of its own size with --data")
       ->capture_default_str();
   command->add_option("--monolithic-width", args->monolithic_width, "of the monolithic router; 0: the trunk's")
       ->check(CLI::Range(0, 1 << 16));
@@ -292,6 +335,9 @@ void add_bench_route_command(CLI::App& app) {
       ->allow_extra_args(false)
       ->check(CLI::Range(8, 1 << 14))
       ->capture_default_str();
+  command->add_option(
+      "--data", args->data,
+      "documents (.jsonl, .jsonl.zst) that a model's routers run on, a second domain active where they want one");
   command->add_option("--repeats", args->repeats, "turns")->check(CLI::Range(1, 10000))->capture_default_str();
   command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_flag("--json", args->json, "last line: one JSON object");
