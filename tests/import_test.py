@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import pytest
 import tokenizers
+import sentencepiece
 import torch
 from gguf import GGMLQuantizationType as Quantised
 from safetensors.torch import load_file
@@ -110,6 +111,19 @@ def writer_of(path: pathlib.Path, config) -> gguf.GGUFWriter:
     return writer
 
 
+def write_sentence_piece(writer: gguf.GGUFWriter, pieces: sentencepiece.SentencePieceProcessor) -> None:
+    """The tokenizer as llama.cpp's convert_hf_to_gguf.py writes it."""
+    ids = range(pieces.vocab_size())
+    kinds = [gguf.TokenType.UNKNOWN if pieces.is_unknown(i) else gguf.TokenType.CONTROL if pieces.is_control(i)
+             else gguf.TokenType.BYTE if pieces.is_byte(i) else gguf.TokenType.NORMAL for i in ids]  # fmt: skip
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([pieces.id_to_piece(i).encode() for i in ids])
+    writer.add_token_scores([pieces.get_score(i) for i in ids])
+    writer.add_token_types(kinds)
+    writer.add_eos_token_id(pieces.eos_id())
+
+
 def finish(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -117,8 +131,12 @@ def finish(writer: gguf.GGUFWriter) -> None:
     writer.close()
 
 
-def write_gguf(path: pathlib.Path, model: torch.nn.Module, dtype=np.float32) -> pathlib.Path:
+def write_gguf(path: pathlib.Path, model: torch.nn.Module, dtype=np.float32, pieces=None, rope_divisors=None) -> pathlib.Path:
     writer = writer_of(path, model.config)
+    if pieces:
+        write_sentence_piece(writer, pieces)
+    if rope_divisors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_divisors.astype(np.float32))
     weights = {k: v.detach().float().numpy() for k, v in model.state_dict().items()}
     add = lambda name, value: writer.add_tensor(name + ".weight", np.ascontiguousarray(value.astype(dtype if value.ndim > 1 else np.float32)))
     add("token_embd", weights["model.embed_tokens.weight"])
@@ -167,6 +185,46 @@ def test_hugging_face_bf16_stays_bf16(tmp_path):
     tensors = import_model(tmp_path / "source", tmp_path / "out")
     assert tensors["layers.1.attention.query"].dtype == torch.bfloat16
     assert_same_logits(tmp_path / "out", rounded(llama(), torch.bfloat16))
+
+
+LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 50000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.parametrize("rope", [LLAMA3_ROPE, {"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0}])
+def test_scaled_rotary_positions(tmp_path, rope):
+    model = llama(rope_parameters=rope)
+    model.save_pretrained(tmp_path / "hf")
+    import_model(tmp_path / "hf", tmp_path / "out")
+    divisors = np.array(json.loads((tmp_path / "out/config.json").read_text())["model"]["trunk"]["rope_divisors"])
+    assert divisors.shape == (8,) and len(set(divisors)) == (4 if rope is LLAMA3_ROPE else 1) and divisors.max() == rope["factor"]
+    assert_same_logits(tmp_path / "out", model)
+    with pytest.raises(AssertionError):  # it matters
+        assert_same_logits(tmp_path / "out", llama(rope_parameters={"rope_type": "default", "rope_theta": rope["rope_theta"]}))
+    import_model(write_gguf(tmp_path / "model.gguf", model, rope_divisors=divisors), tmp_path / "from-gguf")
+    assert_same_logits(tmp_path / "from-gguf", model)
+
+
+def test_sentence_piece_tokenizer(tmp_path):
+    """Mistral's and Mixtral's own tokenizer, from a GGUF file: the ids of the library that made it."""
+    (model_file,) = ROOT.glob(".venv/lib/python3*/site-packages/mistral_common/data/tokenizer.model.v1")  # requirements-test.txt
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+    import_model(write_gguf(tmp_path / "model.gguf", llama(vocab_size=pieces.vocab_size()), pieces=pieces), tmp_path / "out")
+    texts = [f.read_text() for f in (*ROOT.glob("*.md"), *ROOT.glob("src/core/*.cpp"), *ROOT.glob("docs/*.md"))]
+    texts += [" two  spaces ", "naïve café 中文 🙂 \u0301\U0010ffff", "a\tb\r\n", "<s> is text [INST]", "\n", " ", "x" * 300, "한국어 русский ελληνικά العربية"]
+    texts = [t.replace("\u2581", " ") for t in texts]
+    run = lambda lines, *flags: [json.loads(line) for line in subprocess.run(
+        [TESSERA, "tokenize", tmp_path / "out/tokenizer.json", *flags], check=True, text=True, capture_output=True, input="\n".join(map(json.dumps, lines))).stdout.splitlines()]  # fmt: skip
+    ours = run(texts)
+    assert sum(map(len, ours)) > 50000
+    for ids, text in zip(ours, texts):
+        assert ids == pieces.encode(text), text[:80]
+    assert run(ours, "--decode") == texts
+    assert run(["<s>[INST] Hi"], "--special") == [[pieces.bos_id(), *pieces.encode("[INST] Hi")]]
+    # The same as a Hugging Face folder: what was written is a tokenizer.json that `tokenizers` reads.
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    reference.encode_special_tokens = True
+    assert [reference.encode(text, add_special_tokens=False).ids for text in texts] == ours
 
 
 def test_hugging_face_mixtral(tmp_path):

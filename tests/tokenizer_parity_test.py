@@ -1,4 +1,4 @@
-"""Our encoder against Hugging Face `tokenizers`, id for id, in all five variants.
+"""Our encoder against Hugging Face `tokenizers`, id for id, in all variants.
 
 Texts: over 10,000 real strings (the interpreter's own sources, licences, documentation), strings in every script, every
 assigned code point in several contexts, and random mixtures that hit the corners of the patterns. Needs no network:
@@ -25,10 +25,15 @@ BINARY = os.environ.get("TESSERA_BIN", str(ROOT / "build/release/tessera"))
 TESSERA = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + TESSERA
 LLAMA3 = QWEN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-VARIANTS = ["tessera", "gpt2", "smollm2", "llama3", "qwen"]
+# SentencePiece's kind in its two forms: spaces written by a normalizer, or by a Metaspace.
+LLAMA2 = ["llama2", "llama2-metaspace"]
+VARIANTS = ["tessera", "gpt2", "smollm2", "llama3", "qwen", *LLAMA2]
+SPACE = "\u2581"
+BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 
 SPECIAL = ["<|bos|>", "<|im_start|>", "<|im_end|>"]
 ADDED = ["<tool_call>", "</tool_call>", "<tool", AddedToken("résumé", normalized=True)]
+LLAMA2_ADDED = [AddedToken(text, normalized=False) for text in ("<tool_call>", "</tool_call>", "<tool", "résumé")]
 # What SmolLM2's own file lacks: `tokenizers` drops these bytes from the text.
 SMOLLM2_LACKS = [0x04, 0x06, 0x13, 0x14, 0x16, 0x1D, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)]
 # Numbers only since Unicode 17, which the Digits step of a recent `tokenizers` knows and its patterns don't.
@@ -131,6 +136,14 @@ def pre_tokenizer_of(variant):
 
 
 def complete(tokenizer, variant):
+    if variant in LLAMA2:
+        if variant == "llama2":
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="first", split=False)
+        steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = decoders.Sequence(steps)
+        return tokenizer
     tokenizer.pre_tokenizer = pre_tokenizer_of(variant)
     tokenizer.decoder = decoders.ByteLevel()
     if variant == "qwen":
@@ -138,8 +151,28 @@ def complete(tokenizer, variant):
     return tokenizer
 
 
+def llama2_of(variant, tokens, merges):
+    vocab = {token: i for i, token in enumerate(["<unk>", *BYTE_TOKENS, *tokens])}
+    tokenizer = complete(Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)), variant)
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in ["<unk>", *SPECIAL]])
+    tokenizer.add_tokens(LLAMA2_ADDED)
+    return tokenizer.to_str()
+
+
+def trained_llama2(variant):
+    """Trained on words with the space before them; characters that few texts have get no token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
+    trainer = trainers.BpeTrainer(vocab_size=1500, limit_alphabet=400, initial_alphabet=[SPACE], show_progress=False)
+    tokenizer.train_from_iterator(real_strings()[::9] + words_of_scripts()[::9], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return llama2_of(variant, model["vocab"], [tuple(merge) for merge in model["merges"]])
+
+
 def trained(variant):
     """A small tokenizer of the usual kind, as JSON."""
+    if variant in LLAMA2:
+        return trained_llama2(variant)
     lacks = set(lacking_bytes(variant))
     tokenizer = complete(Tokenizer(models.BPE()), variant)
     trainer = trainers.BpeTrainer(
@@ -164,6 +197,11 @@ def trained(variant):
 
 def all_pairs(variant):
     """Any two bytes merge, in a random order: a piece that ends a byte too early or too late gives other tokens."""
+    if variant in LLAMA2:  # any two characters, but for a space behind another one
+        alphabet = [SPACE, *map(chr, range(0x21, 0x180)), "中", "文", "가", "😀"]
+        merges = [(a, b) for a in alphabet for b in alphabet if a == SPACE or b != SPACE]
+        random.Random(variant).shuffle(merges)
+        return llama2_of(variant, alphabet + ["".join(merge) for merge in merges], merges)
     lacks = lacking_bytes(variant)
     alphabet = [character for byte, character in byte_alphabet().items() if byte not in lacks]
     merges = [(a, b) for a in alphabet for b in alphabet]

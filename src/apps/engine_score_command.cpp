@@ -85,7 +85,8 @@ void run_perplexity(const EngineArguments& args, const std::string& file, int64_
   std::vector<int32_t> tokens = loaded.tokenizer.encode(text);
   if (max_tokens > 0 && tokens.size() > static_cast<size_t>(max_tokens)) tokens.resize(static_cast<size_t>(max_tokens));
   const int32_t bos = loaded.tokenizer.bos();
-  const size_t bytes = loaded.tokenizer.decode(tokens, true).size();
+  size_t bytes = 0;
+  for (const int32_t token : tokens) bytes += loaded.tokenizer.token_bytes(token).size();
   const size_t window = static_cast<size_t>(std::min(loaded.engine->context_length(), 2048)) - (bos >= 0 ? 1 : 0);
   double nats = 0;
   int64_t count = 0;

@@ -18,8 +18,7 @@ uint64_t pair_key(int32_t left, int32_t right) {
 
 }  // namespace
 
-Bpe::Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges)
-    : byte_tokens_(byte_tokens), slots_(std::bit_ceil(2 * merges.size() + 2)) {
+Bpe::Bpe(const std::vector<Merge>& merges) : slots_(std::bit_ceil(2 * merges.size() + 2)) {
   shift_ = 64 - std::countr_zero(slots_.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const Merge& merge = merges[rank];
@@ -37,18 +36,16 @@ size_t Bpe::slot_of(int32_t left, int32_t right) const {
   return i;
 }
 
-void Bpe::encode(std::string_view piece, std::vector<int32_t>& tokens) const {
+void Bpe::encode(std::span<const int32_t> piece, std::vector<int32_t>& tokens) const {
   piece.size() <= kMaxShortPiece ? encode_short(piece, tokens) : encode_long(piece, tokens);
 }
 
-void Bpe::encode_short(std::string_view piece, std::vector<int32_t>& tokens) const {
+void Bpe::encode_short(std::span<const int32_t> piece, std::vector<int32_t>& tokens) const {
   int32_t symbols[kMaxShortPiece];
   int32_t ranks[kMaxShortPiece];   // of the pair (i, i + 1)
   int32_t merged[kMaxShortPiece];  // what that pair becomes
-  int count = 0;
-  for (unsigned char byte : piece) {
-    if (byte_tokens_[byte] >= 0) symbols[count++] = byte_tokens_[byte];
-  }
+  int count = static_cast<int>(piece.size());
+  std::copy(piece.begin(), piece.end(), symbols);
   auto look_up = [&](int i) {
     if (i < 0 || i + 1 >= count) return;
     const Slot& slot = slots_[slot_of(symbols[i], symbols[i + 1])];
@@ -70,19 +67,17 @@ void Bpe::encode_short(std::string_view piece, std::vector<int32_t>& tokens) con
   tokens.insert(tokens.end(), symbols, symbols + count);
 }
 
-void Bpe::encode_long(std::string_view piece, std::vector<int32_t>& tokens) const {
+void Bpe::encode_long(std::span<const int32_t> piece, std::vector<int32_t>& tokens) const {
   struct Symbol {
     int32_t token;  // -1: merged into the one before
     int32_t previous, next;
   };
   std::vector<Symbol> symbols;
   symbols.reserve(piece.size());
-  for (unsigned char byte : piece) {
-    if (byte_tokens_[byte] < 0) continue;
+  for (int32_t token : piece) {
     auto i = static_cast<int32_t>(symbols.size());
-    symbols.push_back({byte_tokens_[byte], i - 1, i + 1});
+    symbols.push_back({token, i - 1, i + 1});
   }
-  if (symbols.empty()) return;
   symbols.back().next = -1;
 
   // Candidates stay in the queue when a neighbour's merge makes them stale; a stale one is seen by its pair.

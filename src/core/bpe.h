@@ -1,9 +1,9 @@
-// Byte-pair encoding of one piece: neighbouring tokens are merged, the pair of the lowest rank first, the leftmost of
-// equals, until no pair is left that a merge names (Sennrich et al. 2016, algorithm 1).
+// Byte-pair encoding of one piece, given as tokens of its bytes or characters: neighbouring tokens are merged, the pair
+// of the lowest rank first, the leftmost of equals, until no pair is left that a merge names (Sennrich et al. 2016,
+// algorithm 1).
 #pragma once
-#include <array>
 #include <cstdint>
-#include <string_view>
+#include <span>
 #include <vector>
 
 namespace tessera {
@@ -14,11 +14,10 @@ struct Merge {
 
 class Bpe {
  public:
-  // merges by rank, no pair twice. A byte whose token is -1 is dropped.
-  Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges);
+  explicit Bpe(const std::vector<Merge>& merges);  // by rank, no pair twice
 
   // Appends the tokens of the piece. O(n log n) for long ones, a scan for the short ones that texts are made of.
-  void encode(std::string_view piece, std::vector<int32_t>& tokens) const;
+  void encode(std::span<const int32_t> piece, std::vector<int32_t>& tokens) const;
 
  private:
   static constexpr int32_t kNoRank = INT32_MAX;
@@ -29,10 +28,9 @@ class Bpe {
   };
 
   size_t slot_of(int32_t left, int32_t right) const;  // its slot, or the free one where it would go
-  void encode_short(std::string_view piece, std::vector<int32_t>& tokens) const;
-  void encode_long(std::string_view piece, std::vector<int32_t>& tokens) const;
+  void encode_short(std::span<const int32_t> piece, std::vector<int32_t>& tokens) const;
+  void encode_long(std::span<const int32_t> piece, std::vector<int32_t>& tokens) const;
 
-  std::array<int32_t, 256> byte_tokens_;
   std::vector<Slot> slots_;  // open addressing, a power of two, at most half full
   int shift_;                // 64 - log2(slots_.size())
 };

@@ -111,6 +111,7 @@ void visit(V&& v, Trunk& t) {
   v("num_dense_layers", t.num_dense_layers, "first layers with a dense feed-forward block");
   v("dense_width", t.dense_width, "width of a dense feed-forward block");
   v("rope_theta", t.rope_theta, "base of the rotary positions");
+  v("rope_divisors", t.rope_divisors, "by rotation, what its angle is divided by; empty: 1");
   v("norm_eps", t.norm_eps, "epsilon of RMSNorm");
   v("tied_embeddings", t.tied_embeddings, "output head = embedding table");
   v("bigram_rows", t.bigram_rows, "rows of a table looked up by the token and the one before it; 0: none");

@@ -148,6 +148,12 @@ void check(const Architecture& a) {
           fmt::format("config key 'model.trunk.num_dense_layers': expected 0 to {} (num_layers), found {}",
                       t.num_layers, t.num_dense_layers));
   require(t.rope_theta > 0 && t.norm_eps > 0, "config keys 'model.trunk.rope_theta' and 'norm_eps' must be above 0");
+  require(t.rope_divisors.empty() || t.rope_divisors.size() == static_cast<size_t>(head_dim(t) / 2),
+          fmt::format("config key 'model.trunk.rope_divisors': expected none or {} (head_dim / 2), found {}",
+                      head_dim(t) / 2, t.rope_divisors.size()));
+  require(
+      std::all_of(t.rope_divisors.begin(), t.rope_divisors.end(), [](double r) { return r > 0 && std::isfinite(r); }),
+      "config key 'model.trunk.rope_divisors': each must be above 0");
   const bool dense_layers = t.num_dense_layers > 0 || a.hierarchy.domains.empty();
   if (dense_layers) require_at_least("model.trunk.dense_width", t.dense_width, 1);
 

@@ -227,6 +227,12 @@ int64_t GgufFile::integer_at(const Value& value, uint64_t i, const std::string& 
   }
 }
 
+double GgufFile::number_at(const Value& value, uint64_t i, const std::string& key) const {
+  if (value.type == Type::kF32) return load<float>(value.bytes.data() + i * sizeof(float));
+  if (value.type == Type::kF64) return load<double>(value.bytes.data() + i * sizeof(double));
+  return static_cast<double>(integer_at(value, i, key));
+}
+
 std::optional<std::string_view> GgufFile::text(const std::string& key) const {
   const Value* value = find(key, false, "a string", kStrings);
   if (!value) return std::nullopt;
@@ -242,9 +248,7 @@ std::optional<int64_t> GgufFile::integer(const std::string& key) const {
 std::optional<double> GgufFile::number(const std::string& key) const {
   const Value* value = find(key, false, "a number", kNumbers);
   if (!value) return std::nullopt;
-  if (value->type == Type::kF32) return load<float>(value->bytes.data());
-  if (value->type == Type::kF64) return load<double>(value->bytes.data());
-  return static_cast<double>(integer_at(*value, 0, key));
+  return number_at(*value, 0, key);
 }
 
 std::optional<bool> GgufFile::boolean(const std::string& key) const {
@@ -274,6 +278,14 @@ std::optional<std::vector<int64_t>> GgufFile::integers(const std::string& key) c
   if (!value) return std::nullopt;
   std::vector<int64_t> numbers(value->count);
   for (uint64_t i = 0; i < value->count; ++i) numbers[i] = integer_at(*value, i, key);
+  return numbers;
+}
+
+std::optional<std::vector<double>> GgufFile::numbers(const std::string& key) const {
+  const Value* value = find(key, true, "an array of numbers", kNumbers);
+  if (!value) return std::nullopt;
+  std::vector<double> numbers(value->count);
+  for (uint64_t i = 0; i < value->count; ++i) numbers[i] = number_at(*value, i, key);
   return numbers;
 }
 

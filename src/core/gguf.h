@@ -39,6 +39,7 @@ class GgufFile {
   std::optional<bool> boolean(const std::string& key) const;
   std::optional<std::vector<std::string_view>> texts(const std::string& key) const;
   std::optional<std::vector<int64_t>> integers(const std::string& key) const;
+  std::optional<std::vector<double>> numbers(const std::string& key) const;
   std::vector<std::string> keys() const;
 
   const std::filesystem::path& path() const { return file_.path(); }
@@ -60,6 +61,7 @@ class GgufFile {
 
   const Value* find(const std::string& key, bool is_array, const char* expected, std::span<const Type> types) const;
   int64_t integer_at(const Value& value, uint64_t i, const std::string& key) const;
+  double number_at(const Value& value, uint64_t i, const std::string& key) const;
   [[noreturn]] void fail(const std::string& what, const std::string& hint = "") const;
 
   MappedFile file_;

@@ -34,6 +34,11 @@ inline std::string key(const std::string& name, const std::vector<int32_t>& valu
   for (const int32_t value : values) all += raw(value);
   return key(name, kArray, u32(kI32) + u64(values.size()) + all);
 }
+inline std::string key(const std::string& name, const std::vector<float>& values) {
+  std::string all;
+  for (const float value : values) all += raw(value);
+  return key(name, kArray, u32(kF32) + u64(values.size()) + all);
+}
 
 // sizes: innermost first, as the file has them.
 inline std::string tensor(const std::string& name, const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset) {

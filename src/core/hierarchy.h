@@ -44,6 +44,9 @@ struct Trunk {
   int num_dense_layers = 0;  // the first layers have a dense feed-forward block
   int dense_width = 0;       // its width (also of every layer when there are no components)
   double rope_theta = 10000.0;
+  // [head_dim / 2]: rotation i turns by position * rope_theta^(-2i / head_dim) / rope_divisors[i], as models do that
+  // were trained on for longer contexts (linear scaling: all the same; Llama 3.1: the slow ones). Empty: all 1.
+  std::vector<double> rope_divisors;
   double norm_eps = 1e-5;
   bool tied_embeddings = true;  // the output head is the embedding table
   // Rows of a table that is added to a token's embedding at bigram_row(the token before it, the token): a look-up tells

@@ -1,5 +1,7 @@
 // GGUF files of architecture "llama", which is also Mixtral's, as llama.cpp's convert_hf_to_gguf.py writes them.
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -29,6 +31,8 @@ const SourceNames kGgufNames{
     .interleaved_rope = true,
 };
 
+constexpr const char* kRopeTensor = "rope_freqs.weight";
+
 class GgufModel {
  public:
   explicit GgufModel(const GgufFile& file) : file_(file), what_(file.path().string()) {}
@@ -48,6 +52,7 @@ class GgufModel {
     t.head_dim = size("llama.attention.key_length", t.num_heads > 0 ? t.width / t.num_heads : 0);
     t.context_length = size("llama.context_length");
     t.rope_theta = number("llama.rope.freq_base", 10000.0);
+    t.rope_divisors = rope_divisors(t.head_dim / 2);
     t.norm_eps = number("llama.attention.layer_norm_rms_epsilon");
     t.tied_embeddings = !has_tensor("output.weight");
     expect_equal("llama.attention.value_length", t.head_dim);
@@ -93,9 +98,32 @@ class GgufModel {
   void check_unsupported() const {
     if (file_.integer("split.count").value_or(1) > 1)
       fail("key 'split.count': the model is split over several files", "join them: llama-gguf-split --merge");
+  }
+
+  // Llama 3.1 and later have them in a tensor.
+  std::vector<double> rope_divisors(int count) const {
     const std::string_view scaling = file_.text("llama.rope.scaling.type").value_or("none");
-    if (scaling != "none" || has_tensor("rope_freqs.weight"))
-      fail("scaled rotary positions (Llama 3.1 and later) aren't supported");
+    if (scaling != "none" && scaling != "linear")
+      fail("key 'llama.rope.scaling.type': \"" + std::string(scaling) + "\" isn't supported", "\"linear\" is");
+    if (count > kMostRotations) fail(fmt::format("a head of {} rotations is too large", count));
+    const double factor = scaling == "linear" ? number("llama.rope.scaling.factor", 1.0) : 1.0;
+    std::vector<double> divisors(static_cast<size_t>(count), factor);
+    for (const GgufTensor& tensor : file_.tensors()) {
+      if (tensor.name != kRopeTensor) continue;
+      if (tensor.format != find_format("F32") || tensor.shape != std::vector<int64_t>{count})
+        fail(fmt::format("tensor '{}': expected {} numbers of type F32", kRopeTensor, count));
+      const std::span<const std::byte> bytes = file_.bytes(tensor);
+      for (size_t i = 0; i < divisors.size(); ++i) {
+        float value;
+        std::memcpy(&value, bytes.data() + i * sizeof value, sizeof value);
+        divisors[i] *= value;
+      }
+    }
+    for (const double d : divisors) {
+      if (!std::isfinite(d) || d <= 0) fail("its rotary positions are divided by what is no positive number");
+    }
+    return std::all_of(divisors.begin(), divisors.end(), [](double d) { return d == 1; }) ? std::vector<double>()
+                                                                                          : divisors;
   }
 
   int vocab_size() const {
@@ -146,12 +174,14 @@ ImportSource open_gguf_source(const std::filesystem::path& path) {
   }
   for (const GgufTensor& tensor : file->tensors())
     source.tensors[tensor.name] = {tensor.format, tensor.shape, file->bytes(tensor)};
+  source.ignored = {kRopeTensor};
   source.eos_tokens = model.eos_tokens(source.architecture.trunk.vocab_size);
   source.chat_template = file->text("tokenizer.chat_template").value_or("");
-  if (file->text("tokenizer.ggml.model").value_or("") == "gpt2") {
+  const std::string_view tokenizer = file->text("tokenizer.ggml.model").value_or("");
+  if (tokenizer == "gpt2" || tokenizer == "llama") {  // BPE over bytes, SentencePiece's
     source.tokenizer_json = tokenizer_json_of_gguf(*file);
   } else {
-    source.no_tokenizer = "its tokenizer is no byte-level BPE (key 'tokenizer.ggml.model')";
+    source.no_tokenizer = "its tokenizer is no BPE (key 'tokenizer.ggml.model')";
   }
   source.origin = {{"format", "GGUF"}, {"file", path.filename().string()}};
   for (const char* key : {"name", "organization", "license"}) {

@@ -92,6 +92,27 @@ void make_mixtral(GgufModel& m) {
   m.add("blk.0.ffn_down_exps.weight", {6, 8, 3});
 }
 
+// Mistral's kind of tokenizer, small: <unk>, <s>, </s>, the bytes, "▁" 259, "a" 260, "b" 261, "▁a" 262, "ab" 263.
+void make_sentence_piece(GgufModel& m, const std::string& byte_a = "<0x41>") {
+  std::vector<std::string> tokens{"<unk>", "<s>", "</s>"};
+  std::vector<int32_t> types{2, 3, 3};
+  for (int byte = 0; byte < 256; ++byte) {
+    tokens.push_back(byte == 0x41 ? byte_a : fmt::format("<0x{:02X}>", byte));
+    types.push_back(6);
+  }
+  for (const char* token : {"▁", "a", "b", "▁a", "ab"}) tokens.push_back(token), types.push_back(1);
+  std::vector<float> scores(tokens.size(), 0.0f);
+  scores[262] = -2, scores[263] = -1;  // "ab" before "▁a"
+  m.set("tokenizer.ggml.model", std::string("llama"));
+  m.set("tokenizer.ggml.pre", std::string("default"));
+  m.set("tokenizer.ggml.tokens", tokens);
+  m.set("tokenizer.ggml.token_type", types);
+  m.set("tokenizer.ggml.scores", scores);
+  m.keys.erase("tokenizer.ggml.merges");
+  m.remove("token_embd.weight");
+  m.add("token_embd.weight", {8, tokens.size()});
+}
+
 class GgufImportTest : public ImportTest {
  protected:
   fs::path gguf_path() const { return folder_ / "model.gguf"; }
@@ -199,6 +220,9 @@ TEST_F(GgufImportTest, GgufModelsThatAreRefused) {
     return [=](GgufModel& m) { m.set(name, values); };
   };
   const auto value = [](const char* name, float x) { return [=](GgufModel& m) { m.values[name][3] = x; }; };
+  const auto scores = [](std::vector<float> values) {
+    return [=](GgufModel& m) { make_sentence_piece(m), m.set("tokenizer.ggml.scores", values); };
+  };
   const auto mixtral_then = [](Change change) { return [=](GgufModel& m) { make_mixtral(m), change(m); }; };
   const std::vector<Case> cases = {
       {"no architecture", without("general.architecture"), "general.architecture"},
@@ -224,8 +248,18 @@ TEST_F(GgufImportTest, GgufModelsThatAreRefused) {
       {"theta of zero", [](GgufModel& m) { m.set("llama.rope.freq_base", 0.0f); }, "rope_theta"},
       {"theta is infinite", [](GgufModel& m) { m.set("llama.rope.freq_base", INFINITY); }, "freq_base"},
       {"theta is no number", [](GgufModel& m) { m.set("llama.rope.freq_base", NAN); }, "freq_base"},
-      {"scaled positions", [](GgufModel& m) { m.set("llama.rope.scaling.type", std::string("yarn")); }, "scaled"},
-      {"scaled positions of Llama 3.1", [](GgufModel& m) { m.add("rope_freqs.weight", {2}); }, "scaled"},
+      {"scaled positions", [](GgufModel& m) { m.set("llama.rope.scaling.type", std::string("yarn")); }, "yarn"},
+      {"positions divided by 0",
+       [](GgufModel& m) {
+         m.add("rope_freqs.weight", {2}), m.values["rope_freqs.weight"] = {1, 0};
+       },
+       "positive"},
+      {"positions of a larger head", [](GgufModel& m) { m.add("rope_freqs.weight", {4}); }, "rope_freqs.weight"},
+      {"positions of a head without end", number("llama.attention.key_length", INT32_MAX), "too large"},
+      {"no scores", [](GgufModel& m) { make_sentence_piece(m), m.keys.erase("tokenizer.ggml.scores"); }, "scores"},
+      {"scores for fewer tokens", scores({1, 2}), "tokenizer.ggml.scores"},
+      {"a score is no number", scores(std::vector<float>(264, NAN)), "tokenizer.ggml.scores"},
+      {"a byte without token", [](GgufModel& m) { make_sentence_piece(m, "A?"); }, "<0x41>"},
       {"one of several files", number("split.count", 4), "split.count"},
       {"no embedding", [](GgufModel& m) { m.remove("token_embd.weight"); }, "token_embd.weight"},
       {"no norm", [](GgufModel& m) { m.remove("output_norm.weight"); }, "output_norm.weight"},
@@ -313,8 +347,38 @@ TEST_F(GgufImportTest, WhatIsThereStays) {
 
 TEST_F(GgufImportTest, WithoutATokenizerThatIsRead) {
   GgufModel model;
-  model.set("tokenizer.ggml.model", std::string("llama"));  // SentencePiece
+  model.set("tokenizer.ggml.model", std::string("t5"));  // SentencePiece's other kind
   EXPECT_FALSE(fs::exists(import(model).tokenizer()));
+}
+
+TEST_F(GgufImportTest, SentencePieceTokenizer) {
+  GgufModel source;
+  make_sentence_piece(source);
+  Tokenizer tokenizer = load_tokenizer(import(source));
+  EXPECT_EQ(tokenizer.pre_tokenizer(), "llama2");
+  EXPECT_EQ(tokenizer.encode("a ab"), (std::vector<int32_t>{262, 259, 263}));
+  EXPECT_EQ(tokenizer.encode("<s>A", true), (std::vector<int32_t>{1, 259, 3 + 'A'}));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode("a ab")), "a ab");
+  EXPECT_EQ(tokenizer.bos(), 1);
+  source.keys["tokenizer.ggml.add_space_prefix"] =
+      gguf::key("tokenizer.ggml.add_space_prefix", gguf::kBool, std::string(1, '\0'));
+  tokenizer = load_tokenizer(import(source));
+  EXPECT_EQ(tokenizer.encode("a ab"), (std::vector<int32_t>{260, 259, 263}));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(" a")), " a");
+}
+
+TEST_F(GgufImportTest, ScaledRotaryPositions) {
+  GgufModel source;
+  EXPECT_TRUE(import(source).architecture.trunk.rope_divisors.empty());
+  source.add("rope_freqs.weight", {2});
+  source.values["rope_freqs.weight"] = {1, 1};
+  EXPECT_TRUE(import(source).architecture.trunk.rope_divisors.empty());
+  source.values["rope_freqs.weight"] = {1, 8};
+  EXPECT_EQ(import(source).architecture.trunk.rope_divisors, (std::vector<double>{1, 8}));
+  source.remove("rope_freqs.weight");
+  source.set("llama.rope.scaling.type", std::string("linear"));
+  source.set("llama.rope.scaling.factor", 4.0f);
+  EXPECT_EQ(import(source).architecture.trunk.rope_divisors, (std::vector<double>{4, 4}));
 }
 
 TEST_F(GgufImportTest, ATokenizerLargerThanTheEmbeddingIsRefusedAtLoad) {

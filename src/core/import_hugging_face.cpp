@@ -1,5 +1,8 @@
 // Hugging Face folders: config.json, model.safetensors or its shards with an index, tokenizer.json, and the chat
 // template in chat_template.jinja or tokenizer_config.json. model_type "llama" or "mixtral".
+#include <algorithm>
+#include <cmath>
+#include <numbers>
 #include <set>
 
 #include "base/error.h"
@@ -58,7 +61,7 @@ class HuggingFaceConfig {
       log_warn("{}: beyond 'sliding_window' its attention is another; the context is cut to {} tokens", what_, window);
       t.context_length = window;
     }
-    t.rope_theta = rope_theta();
+    read_rope(t);
     t.norm_eps = number("rms_norm_eps", 1e-6);
     t.tied_embeddings = boolean("tie_word_embeddings", false);
     if (kind == "llama") {
@@ -149,18 +152,42 @@ class HuggingFaceConfig {
   }
 
   // Transformers 5 has "rope_parameters", versions before it "rope_theta" and "rope_scaling".
-  double rope_theta() const {
+  void read_rope(Trunk& t) const {
+    t.rope_theta = number("rope_theta", 10000.0);
     for (const char* key : {"rope_parameters", "rope_scaling"}) {
       const Json* rope = find(key);
       if (!rope) continue;
       if (!rope->is_object()) fail(std::string("key '") + key + "': expected an object, found " + shown(*rope));
+      const auto member = [&](const char* name, double at_least) {
+        const std::string place = std::string(key) + "." + name;
+        if (!rope->contains(name)) fail("key '" + place + "' is missing");
+        const double value = as_number(place, (*rope)[name]);
+        if (!(value >= at_least)) fail(fmt::format("key '{}': expected {} or more, found {}", place, at_least, value));
+        return value;
+      };
+      if (rope->contains("rope_theta") && !(*rope)["rope_theta"].is_null()) t.rope_theta = member("rope_theta", 1);
       const Json type = rope->contains("rope_type") ? (*rope)["rope_type"] : rope->value("type", Json("default"));
-      if (type != "default")
-        fail(std::string("key '") + key + "': scaled rotary positions (" + shown(type) + ") aren't supported");
-      const Json theta = rope->value("rope_theta", Json());
-      if (!theta.is_null()) return as_number(std::string(key) + ".rope_theta", theta);
+      if (type == "default") continue;
+      const int half = t.head_dim / 2;
+      if (half > kMostRotations) fail(fmt::format("a head of {} rotations is too large", half));
+      if (type == "linear") {
+        t.rope_divisors.assign(static_cast<size_t>(half), member("factor", 1));
+      } else if (type == "llama3") {
+        const double context = member("original_max_position_embeddings", 1), low = member("low_freq_factor", 0),
+                     high = member("high_freq_factor", 0), factor = member("factor", 1);
+        if (!(high > low)) fail(std::string("key '") + key + "': high_freq_factor must be above low_freq_factor");
+        t.rope_divisors.clear();
+        for (int i = 0; i < half; ++i) {  // by how often a rotation comes round in the context that it was made for
+          const double turns =
+              context * std::pow(t.rope_theta, -static_cast<double>(i) / half) / (2 * std::numbers::pi);
+          const double kept = std::clamp((turns - low) / (high - low), 0.0, 1.0);
+          t.rope_divisors.push_back(1 / (kept + (1 - kept) / factor));
+        }
+      } else {
+        fail(std::string("key '") + key + "': scaled rotary positions (" + shown(type) + ") aren't supported",
+             "these are: linear, llama3");
+      }
     }
-    return number("rope_theta", 10000.0);
   }
 
   // What such a model can have and ours don't.

@@ -15,6 +15,8 @@ namespace tessera {
 
 class MappedFile;
 
+inline constexpr int kMostRotations = 1 << 14;  // of a head; checked before there is memory for them
+
 struct SourceTensor {
   const BlockFormat* format;
   std::vector<int64_t> shape;  // outermost first

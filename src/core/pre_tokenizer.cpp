@@ -1,5 +1,6 @@
 #include "core/pre_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/unicode.h"
@@ -13,7 +14,7 @@ struct Variant {
   std::string_view regex;  // of the Split step; empty: the variant has none
 };
 
-constexpr std::array<Variant, 5> kVariants{{
+constexpr std::array<Variant, 6> kVariants{{
     {PreTokenizer::kTessera, "tessera",
      R"([^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
     {PreTokenizer::kGpt2, "gpt2", ""},
@@ -22,6 +23,7 @@ constexpr std::array<Variant, 5> kVariants{{
      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
     {PreTokenizer::kQwen, "qwen",
      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+    {PreTokenizer::kLlama2, "llama2", ""},
 }};
 
 bool is_space(CharClass c) { return c == CharClass::kSpace || c == CharClass::kNewline; }
@@ -144,6 +146,7 @@ std::optional<PreTokenizer> pre_tokenizer_of_regex(std::string_view regex) {
 }
 
 nlohmann::json pre_tokenizer_json(PreTokenizer pre_tokenizer) {
+  if (pre_tokenizer == PreTokenizer::kLlama2) return nullptr;
   const std::string regex(kVariants[static_cast<size_t>(pre_tokenizer)].regex);
   const nlohmann::json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", regex.empty()}};
@@ -155,6 +158,10 @@ nlohmann::json pre_tokenizer_json(PreTokenizer pre_tokenizer) {
 }
 
 size_t piece_end(PreTokenizer pre_tokenizer, std::string_view text, size_t start) {
+  if (pre_tokenizer == PreTokenizer::kLlama2) {
+    const size_t word = text.find_first_not_of(' ', start);
+    return word == text.npos ? text.size() : std::min(text.find(' ', word), text.size());
+  }
   PieceReader reader(text, start);
   switch (pre_tokenizer) {
     case PreTokenizer::kTessera:
@@ -167,6 +174,8 @@ size_t piece_end(PreTokenizer pre_tokenizer, std::string_view text, size_t start
     case PreTokenizer::kQwen:
       if (size_t end = reader.contraction(true)) return end;
       return reader.llama3(pre_tokenizer == PreTokenizer::kLlama3 ? 3 : 1);
+    case PreTokenizer::kLlama2:
+      break;
   }
   return text.size();
 }

@@ -15,6 +15,7 @@ enum class PreTokenizer {
   kSmolLm2,  // GPT-2's rules between digits, every digit alone
   kLlama3,   // any character goes with the letters after it, digits by three
   kQwen,     // Llama-3's rules, every digit alone
+  kLlama2,   // SentencePiece's: a word with the spaces before it; over characters, not bytes (tokenizer_file.h)
 };
 
 std::string_view name_of(PreTokenizer pre_tokenizer);

@@ -88,12 +88,14 @@ struct Tokenizer::Impl {
         token_bytes(std::move(file.token_bytes)),
         added_tokens(std::move(file.added_tokens)),
         is_special(token_bytes.size()),
-        bpe(file.byte_tokens, file.merges) {
+        space_in_front(file.space_in_front),
+        byte_tokens(file.byte_tokens),
+        bpe(file.merges) {
     static std::atomic<uint32_t> num_tokenizers{0};
     serial = ++num_tokenizers;
     for (const AddedToken& token : added_tokens) {
       is_special[token.id] = token.special;
-      if (token.normalized) {
+      if (token.normalized && pre_tokenizer != PreTokenizer::kLlama2) {
         normalized_matcher.add(token, nfc ? to_nfc(token.text) : token.text);
       } else {
         raw_matcher.add(token, token.text);
@@ -102,7 +104,8 @@ struct Tokenizer::Impl {
     if (file.ignore_merges) {
       for (int32_t id : file.model_tokens) whole_pieces.emplace(token_bytes[id], id);
     }
-    for (const char* name : {"<|endoftext|>", "<|begin_of_text|>", "<|bos|>"}) {
+    for (auto& [character, id] : file.character_tokens) character_tokens.emplace(std::move(character), id);
+    for (const char* name : {"<s>", "<|endoftext|>", "<|begin_of_text|>", "<|bos|>"}) {
       for (const AddedToken& token : added_tokens) {
         if (token.text == name) bos = token.id;
       }
@@ -122,7 +125,41 @@ struct Tokenizer::Impl {
         return;
       }
     }
-    bpe.encode(piece, tokens);
+    std::vector<int32_t> symbols;
+    symbols.reserve(piece.size());
+    if (pre_tokenizer == PreTokenizer::kLlama2) {
+      for (size_t pos = 0, end; pos < piece.size(); pos = end) {
+        end = pos + char_at(piece, pos).num_bytes;
+        const auto found = character_tokens.find(std::string(piece.substr(pos, end - pos)));
+        if (found != character_tokens.end()) {
+          symbols.push_back(found->second);
+        } else {
+          for (size_t i = pos; i < end; ++i) append_byte(piece[i], symbols);
+        }
+      }
+    } else {
+      for (const char byte : piece) append_byte(byte, symbols);
+    }
+    bpe.encode(symbols, tokens);
+  }
+
+  void append_byte(char byte, std::vector<int32_t>& tokens) const {
+    const int32_t token = byte_tokens[static_cast<unsigned char>(byte)];
+    if (token >= 0) tokens.push_back(token);
+  }
+
+  // A text, or what stands between two added tokens of one, as SentencePiece has it.
+  std::string with_space_in_front(std::string_view text, bool is_first) const {
+    constexpr std::string_view kSpaceSign = "\u2581";
+    std::string result;
+    const bool has_space = text.starts_with(' ') || text.starts_with(kSpaceSign);
+    if (space_in_front == SpaceInFront::kEvery || (space_in_front != SpaceInFront::kNone && !has_space &&
+                                                   (is_first || space_in_front == SpaceInFront::kEveryMissing))) {
+      result = ' ';
+    }
+    for (size_t sign; (sign = text.find(kSpaceSign)) != text.npos; text.remove_prefix(sign + kSpaceSign.size()))
+      result.append(text.substr(0, sign)).append(1, ' ');
+    return result.append(text);
   }
 
   void encode_piece(std::string_view piece, std::vector<int32_t>& tokens) const {
@@ -164,7 +201,7 @@ struct Tokenizer::Impl {
           valid, parse_special, [&](std::string_view gap) { encode_valid(gap, tokens); },
           [&](const AddedToken& token) { tokens.push_back(token.id); });
       if (text.empty()) break;
-      bpe.encode(text.substr(0, 1), tokens);
+      append_byte(text[0], tokens);
       text.remove_prefix(1);
     }
   }
@@ -175,6 +212,9 @@ struct Tokenizer::Impl {
   std::vector<std::string> token_bytes;
   std::vector<AddedToken> added_tokens;
   std::vector<bool> is_special;
+  SpaceInFront space_in_front;
+  std::array<int32_t, 256> byte_tokens;
+  std::unordered_map<std::string, int32_t> character_tokens;  // kLlama2's
   Bpe bpe;
   AddedTokenMatcher raw_matcher, normalized_matcher;
   std::unordered_map<std::string_view, int32_t> whole_pieces;  // with ignore_merges: the vocabulary, else empty
@@ -200,7 +240,14 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool parse_special
   std::vector<int32_t> tokens;
   tokens.reserve(text.size() / 3);
   impl_->raw_matcher.split(
-      text, parse_special, [&](std::string_view gap) { impl_->encode_raw(gap, parse_special, tokens); },
+      text, parse_special,
+      [&](std::string_view gap) {
+        if (impl_->pre_tokenizer == PreTokenizer::kLlama2) {
+          impl_->encode_raw(impl_->with_space_in_front(gap, gap.data() == text.data()), parse_special, tokens);
+        } else {
+          impl_->encode_raw(gap, parse_special, tokens);
+        }
+      },
       [&](const AddedToken& token) { tokens.push_back(token.id); });
   return tokens;
 }
@@ -211,12 +258,18 @@ std::string Tokenizer::decode(std::span<const int32_t> tokens, bool keep_special
     impl_->check_id(token);
     if (keep_special || !impl_->is_special[token]) text += impl_->token_bytes[token];
   }
+  if (impl_->space_in_front != SpaceInFront::kNone && text.starts_with(' ')) text.erase(0, 1);
   return text;
 }
 
 std::string_view Tokenizer::token_bytes(int32_t token) const {
   impl_->check_id(token);
   return impl_->token_bytes[token];
+}
+
+bool Tokenizer::is_special(int32_t token) const {
+  impl_->check_id(token);
+  return impl_->is_special[static_cast<size_t>(token)];
 }
 
 int Tokenizer::vocab_size() const { return static_cast<int>(impl_->token_bytes.size()); }

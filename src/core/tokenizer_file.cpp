@@ -18,6 +18,7 @@ namespace {
 using JsonValue = nlohmann::json;
 
 constexpr int64_t kMaxVocabSize = 1 << 22;
+constexpr const char* kSpaceSign = "\u2581";  // SentencePiece's way of writing a space
 
 // GPT-2's alphabet writes each byte as one printable character: the byte's own number where that is one, else the next
 // from 256 on.
@@ -54,9 +55,13 @@ class FileChecker {
     if (auto version = root.find("version"); version != root.end() && *version != "1.0")
       fail("version must be \"1.0\", found " + text_of(*version));
     check_model(model);
-    read_normalizer(root);
-    read_pre_tokenizer(member(root, "", "pre_tokenizer"));
-    check_decoder(root);
+    if (bool_member(model, "model", "byte_fallback", false)) {
+      read_space_in_front(root);
+    } else {
+      read_normalizer(root);
+      read_pre_tokenizer(member(root, "", "pre_tokenizer"));
+      check_decoder(root);
+    }
     read_vocab();
     read_merges();
     read_added_tokens(root);
@@ -109,11 +114,68 @@ class FileChecker {
     }
     if (auto dropout = model.find("dropout"); dropout != model.end() && !dropout->is_null() && *dropout != 0.0)
       fail("model.dropout must be null, found " + text_of(*dropout));
-    if (bool_member(model, "model", "byte_fallback", false))
-      fail("model.byte_fallback isn't supported", "Supported: BPE over bytes, where every byte has a token.");
     file_.ignore_merges = bool_member(model, "model", "ignore_merges", false);
+    if (file_.ignore_merges && bool_member(model, "model", "byte_fallback", false))
+      fail("model.ignore_merges with byte_fallback isn't supported");
     if (!content_.has_vocab) fail("model.vocab must be an object, found " + text_of(member(model, "model", "vocab")));
     if (!content_.has_merges) fail("model.merges must be an array, found " + text_of(member(model, "model", "merges")));
+  }
+
+  // The steps of "normalizer", "pre_tokenizer" or "decoder": none, one, or a Sequence.
+  std::vector<const JsonValue*> steps_of(const JsonValue& root, const std::string& key, const std::string& list_key) {
+    const auto found = root.find(key);
+    if (found == root.end() || found->is_null()) return {};
+    if (type_of(*found, key) != "Sequence") return {&*found};
+    const JsonValue& list = member(*found, key, list_key);
+    if (!list.is_array()) fail(key + "." + list_key + " must be an array, found " + text_of(list));
+    std::vector<const JsonValue*> steps;
+    for (const JsonValue& step : list) steps.push_back(&step);
+    return steps;
+  }
+
+  // kLlama2, in one of two forms: spaces are written as U+2581 by the normalizer (Prepend, Replace) or by a Metaspace.
+  void read_space_in_front(const JsonValue& root) {
+    file_.pre_tokenizer = PreTokenizer::kLlama2;
+    const auto expect = [&](const JsonValue& step, const std::string& place, const char* key, const JsonValue& value) {
+      if (const JsonValue& found = member(step, place, key); found != value)
+        fail(place + "." + key + " must be " + text_of(value) + ", found " + text_of(found));
+    };
+    bool replaces = false;
+    for (const JsonValue* step : steps_of(root, "normalizer", "normalizers")) {
+      const std::string type = type_of(*step, "normalizer");
+      if (type == "Prepend" && !replaces) {
+        expect(*step, "normalizer.Prepend", "prepend", kSpaceSign);
+        file_.space_in_front = SpaceInFront::kEvery;
+      } else if (type == "Replace" && !replaces) {
+        expect(*step, "normalizer.Replace", "pattern", {{"String", " "}});
+        expect(*step, "normalizer.Replace", "content", kSpaceSign);
+        replaces = true;
+      } else {
+        fail("normalizer \"" + type + "\" is of a kind we don't read here", "With byte_fallback: Prepend, Replace.");
+      }
+    }
+    for (const JsonValue* step : steps_of(root, "pre_tokenizer", "pretokenizers")) {
+      const std::string type = type_of(*step, "pre_tokenizer");
+      if (type != "Metaspace" || replaces)
+        fail("pre_tokenizer \"" + type + "\" is of a kind we don't read here", "With byte_fallback: null, Metaspace.");
+      expect(*step, "pre_tokenizer.Metaspace", "replacement", kSpaceSign);
+      // Where a text is cut at spaces does not matter: no token goes beyond one (read_vocab).
+      const JsonValue scheme = step->value("prepend_scheme", JsonValue("always"));
+      if (scheme == "always") file_.space_in_front = SpaceInFront::kEveryMissing;
+      if (scheme == "first") file_.space_in_front = SpaceInFront::kFirstMissing;
+      if (scheme != "always" && scheme != "first" && scheme != "never")
+        fail("pre_tokenizer.Metaspace.prepend_scheme " + text_of(scheme) + " is of a kind we don't read");
+      replaces = true;
+    }
+    if (!replaces)
+      fail("with model.byte_fallback spaces must be replaced by \"" + std::string(kSpaceSign) + "\"",
+           "Supported: a normalizer that does (Replace), or a pre_tokenizer (Metaspace).");
+    for (const JsonValue* step : steps_of(root, "decoder", "decoders")) {
+      const std::string type = type_of(*step, "decoder");
+      if (type != "Replace" && type != "ByteFallback" && type != "Fuse" && type != "Strip" && type != "Metaspace")
+        fail("decoder \"" + type + "\" is of a kind we don't read here",
+             "With byte_fallback: Replace, ByteFallback, Fuse, Strip, Metaspace.");
+    }
   }
 
   void read_normalizer(const JsonValue& root) {
@@ -125,14 +187,8 @@ class FileChecker {
   }
 
   void read_pre_tokenizer(const JsonValue& pre_tokenizer) {
-    std::vector<const JsonValue*> steps{&pre_tokenizer};
     if (!pre_tokenizer.is_object()) fail("pre_tokenizer must be an object, found " + text_of(pre_tokenizer));
-    if (type_of(pre_tokenizer, "pre_tokenizer") == "Sequence") {
-      const JsonValue& list = member(pre_tokenizer, "pre_tokenizer", "pretokenizers");
-      if (!list.is_array()) fail("pre_tokenizer.pretokenizers must be an array, found " + text_of(list));
-      steps.clear();
-      for (const JsonValue& step : list) steps.push_back(&step);
-    }
+    const std::vector<const JsonValue*> steps = steps_of(content_.rest, "pre_tokenizer", "pretokenizers");
     std::string structure;
     for (const JsonValue* step : steps) structure += (structure.empty() ? "" : ", ") + type_of(*step, "pre_tokenizer");
 
@@ -194,15 +250,36 @@ class FileChecker {
       if (!ids_.emplace(token, static_cast<int32_t>(id)).second) fail("model.vocab has \"" + token + "\" twice");
       file_.model_tokens.push_back(static_cast<int32_t>(id));
     }
+    const bool by_characters = file_.pre_tokenizer == PreTokenizer::kLlama2;
     for (int byte = 0; byte < 256; ++byte) {
-      std::string character = utf8_of(kByteAlphabet[byte]);
+      std::string character = by_characters ? byte_token(byte) : utf8_of(kByteAlphabet[byte]);
       auto found = ids_.find(character);
       file_.byte_tokens[byte] = found == ids_.end() ? -1 : found->second;
       // SmolLM2's own file has no tokens for 21 bytes; `tokenizers` drops them from the text, and so do we.
       if (found == ids_.end() && file_.pre_tokenizer != PreTokenizer::kSmolLm2)
         fail("model.vocab has no token \"" + character + "\" for byte " + std::to_string(byte),
-             "Train the tokenizer with the whole byte alphabet (initial_alphabet).");
+             by_characters ? "Such a tokenizer is read where no character is unknown to it."
+                           : "Train the tokenizer with the whole byte alphabet (initial_alphabet).");
     }
+    if (!by_characters) return;
+    for (const auto& [token, id] : content_.vocab) {
+      const std::string text = with_spaces(token);
+      if (text.find(' ', std::min(text.find_first_not_of(' '), text.size())) != text.npos)
+        fail("model.vocab: token \"" + token + "\" has a space behind another character", "Supported: before them.");
+      if (valid_utf8_prefix(text) == text.size() && char_at(text, 0).num_bytes == text.size())
+        file_.character_tokens.emplace_back(text, static_cast<int32_t>(id));
+    }
+  }
+
+  static std::string byte_token(int byte) {
+    constexpr char kDigits[] = "0123456789ABCDEF";
+    return {'<', '0', 'x', kDigits[byte / 16], kDigits[byte % 16], '>'};
+  }
+
+  static std::string with_spaces(std::string text) {
+    constexpr std::string_view kSign = kSpaceSign;
+    for (size_t pos = 0; (pos = text.find(kSign, pos)) != text.npos; ++pos) text.replace(pos, kSign.size(), 1, ' ');
+    return text;
   }
 
   int32_t merge_part(std::string_view token, size_t rank) const {
@@ -265,11 +342,19 @@ class FileChecker {
   }
 
   void fill_bytes() {
+    file_.token_bytes.resize(is_used_.size());
+    for (const AddedToken& token : file_.added_tokens) file_.token_bytes[token.id] = token.text;
+    if (file_.pre_tokenizer == PreTokenizer::kLlama2) {
+      for (const auto& [token, id] : content_.vocab) {
+        if (!added_ids_.contains(static_cast<int32_t>(id))) file_.token_bytes[id] = with_spaces(token);
+      }
+      for (int byte = 0; byte < 256; ++byte)
+        file_.token_bytes[file_.byte_tokens[byte]] = std::string(1, static_cast<char>(byte));
+      return;
+    }
     std::array<int, kAlphabetEnd> byte_of;
     byte_of.fill(-1);
     for (int byte = 0; byte < 256; ++byte) byte_of[kByteAlphabet[byte]] = byte;
-    file_.token_bytes.resize(is_used_.size());
-    for (const AddedToken& token : file_.added_tokens) file_.token_bytes[token.id] = token.text;
     for (const auto& [token, id] : content_.vocab) {
       if (added_ids_.contains(static_cast<int32_t>(id))) continue;  // its own text
       std::string& bytes = file_.token_bytes[id];

@@ -26,6 +26,15 @@ std::function<std::string(Json)> with(std::function<void(Json&)> change) {
   };
 }
 
+// The same of SentencePiece's kind.
+std::function<std::string(Json)> llama2(std::function<void(Json&)> change) {
+  return [change](Json) {
+    Json json = llama2_tokenizer();
+    change(json);
+    return json.dump();
+  };
+}
+
 std::function<std::string(Json)> replaced(const std::string& from, const std::string& to) {
   return [=](Json json) {
     std::string text = json.dump();
@@ -76,7 +85,34 @@ const std::vector<Malformed> kMalformed{
     {"SubwordPrefix", with([](Json& j) { j["model"]["continuing_subword_prefix"] = "##"; }),
      "continuing_subword_prefix"},
     {"WordSuffix", with([](Json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }), "end_of_word_suffix"},
-    {"ByteFallback", with([](Json& j) { j["model"]["byte_fallback"] = true; }), "byte_fallback"},
+    {"ByteFallbackOfOtherSpaces", with([](Json& j) { j["model"]["byte_fallback"] = true; }), "pre_tokenizer"},
+    {"ByteFallbackIsText", with([](Json& j) { j["model"]["byte_fallback"] = "yes"; }), "model.byte_fallback"},
+    {"SpacesNotReplaced", llama2([](Json& j) { j["normalizer"] = nullptr; }), "spaces must be replaced"},
+    {"SpacesReplacedByOther", llama2([](Json& j) { j["normalizer"]["normalizers"][1]["content"] = "_"; }), "content"},
+    {"OtherThanSpacesReplaced", llama2([](Json& j) { j["normalizer"]["normalizers"][1]["pattern"]["String"] = "x"; }),
+     "pattern"},
+    {"OtherInFront", llama2([](Json& j) { j["normalizer"]["normalizers"][0]["prepend"] = "x"; }), "prepend"},
+    {"SpaceInFrontAfterReplacing",
+     llama2([](Json& j) { std::swap(j["normalizer"]["normalizers"][0], j["normalizer"]["normalizers"][1]); }),
+     "\"Prepend\""},
+    {"OtherNormalizer", llama2([](Json& j) { j["normalizer"]["normalizers"][0]["type"] = "NFKC"; }), "\"NFKC\""},
+    {"NormalizersIsObject", llama2([](Json& j) { j["normalizer"]["normalizers"] = Json::object(); }), "normalizers"},
+    {"SpacesReplacedTwice", llama2([](Json& j) { j["pre_tokenizer"] = metaspace("first"); }), "\"Metaspace\""},
+    {"OtherPrependScheme", llama2([](Json& j) {
+       j["normalizer"] = nullptr;
+       j["pre_tokenizer"] = metaspace("last");
+     }),
+     "prepend_scheme"},
+    {"PrependSchemeIsNumber", llama2([](Json& j) {
+       j["normalizer"] = nullptr;
+       j["pre_tokenizer"] = metaspace("first");
+       j["pre_tokenizer"]["prepend_scheme"] = 1;
+     }),
+     "prepend_scheme"},
+    {"OtherDecoder", llama2([](Json& j) { j["decoder"]["decoders"][0]["type"] = "WordPiece"; }), "\"WordPiece\""},
+    {"ByteFallbackIgnoresMerges", llama2([](Json& j) { j["model"]["ignore_merges"] = true; }), "ignore_merges"},
+    {"ByteTokenMissing", llama2([](Json& j) { j["model"]["vocab"].erase("<0x41>"); }), "<0x41>"},
+    {"SpaceInsideAToken", llama2([](Json& j) { j["model"]["vocab"]["a▁"] = 267; }), "space behind"},
     {"IgnoreMergesIsText", with([](Json& j) { j["model"]["ignore_merges"] = "yes"; }), "model.ignore_merges"},
     {"VocabMissing", with([](Json& j) { j["model"].erase("vocab"); }), "model.vocab is missing"},
     {"VocabIsArray", with([](Json& j) {
@@ -225,13 +261,16 @@ TEST(TokenizerFileTest, MalformedFilesAreNamed) {
 }
 
 TEST(TokenizerFileTest, SeededMutantsAreReadOrRefused) {
-  const MutantCount count = read_mutants(small_tokenizer().dump(), "{}[]\",:0129-e\\\xff", 20261128, 2500, "mutant",
-                                         [](const std::string& text) {
-                                           const Tokenizer tokenizer = Tokenizer::from_json(text, "mutant");
-                                           tokenizer.decode(tokenizer.encode("hello <|bos|>\xFF 12", true));
-                                         });
-  EXPECT_GT(count.read, 50);
-  EXPECT_GT(count.refused, 1250);
+  const auto read = [](const std::string& text) {
+    const Tokenizer tokenizer = Tokenizer::from_json(text, "mutant");
+    tokenizer.decode(tokenizer.encode("hello <|bos|>\xFF 12", true));
+  };
+  constexpr const char* kReplacements = "{}[]\",:0129-e\\\xff";
+  for (const auto& [json, mutants] : {std::pair(small_tokenizer(), 2500), {llama2_tokenizer(), 1000}}) {
+    const MutantCount count = read_mutants(json.dump(), kReplacements, 20261128, mutants, "mutant", read);
+    EXPECT_GT(count.read, mutants / 50);
+    EXPECT_GT(count.refused, mutants / 2);
+  }
 }
 
 }  // namespace

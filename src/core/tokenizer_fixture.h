@@ -66,6 +66,34 @@ inline Json small_tokenizer() {
             {"merges", merges}}}};
 }
 
+// SentencePiece's kind. <unk> 0, <s> 1, </s> 2, bytes 3-258, "▁" 259, "a" 260, "b" 261, "é" 262, "▁a" 263, "ab" 264,
+// "▁ab" 265, "▁▁" 266.
+inline Json llama2_tokenizer() {
+  Json vocab = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}};
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string hex = "0123456789ABCDEF";
+    vocab[std::string("<0x") + hex[byte / 16] + hex[byte % 16] + ">"] = 3 + byte;
+  }
+  int next_id = 259;
+  for (const char* token : {"▁", "a", "b", "é", "▁a", "ab", "▁ab", "▁▁"}) vocab[token] = next_id++;
+  Json json = small_tokenizer();
+  json["added_tokens"] = {added_token(0, "<unk>", true), added_token(1, "<s>", true), added_token(2, "</s>", true)};
+  json["normalizer"] = {{"type", "Sequence"},
+                        {"normalizers",
+                         {{{"type", "Prepend"}, {"prepend", "▁"}},
+                          {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}}}};
+  json["pre_tokenizer"] = nullptr;
+  json["decoder"] = {{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}};
+  json["model"]["byte_fallback"] = true;
+  json["model"]["vocab"] = vocab;
+  json["model"]["merges"] = {{"▁", "▁"}, {"a", "b"}, {"▁", "ab"}, {"▁", "a"}};
+  return json;
+}
+
+inline Json metaspace(const std::string& prepend_scheme) {
+  return {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", prepend_scheme}, {"split", false}};
+}
+
 inline Tokenizer make(const Json& json) { return Tokenizer::from_json(json.dump(), "tokenizer.json"); }
 
 inline Json variant(const std::string& name) {

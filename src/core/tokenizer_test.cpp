@@ -71,6 +71,51 @@ TEST(TokenizerTest, StartOfDocument) {
   EXPECT_EQ(make(json).bos(), -1);
 }
 
+TEST(TokenizerTest, SentencePieceWorksOnCharactersAndFallsBackToBytes) {
+  const Tokenizer tokenizer = make(llama2_tokenizer());
+  EXPECT_EQ(tokenizer.pre_tokenizer(), "llama2");
+  EXPECT_EQ(tokenizer.bos(), 1);
+  EXPECT_EQ(tokenizer.encode("ab ab"), (Tokens{265, 265}));
+  EXPECT_EQ(tokenizer.encode("aé"), (Tokens{263, 262}));
+  EXPECT_EQ(tokenizer.encode("è\n"), (Tokens{259, 3 + 0xC3, 3 + 0xA8, 3 + '\n'}));  // no token has them
+  EXPECT_EQ(tokenizer.encode("\xFF"), (Tokens{259, 3 + 0xFF}));                     // no UTF-8
+  EXPECT_EQ(tokenizer.encode("  a"), (Tokens{266, 263}));  // three spaces with the one in front
+  EXPECT_EQ(tokenizer.encode("▁a"), tokenizer.encode(" a"));
+  EXPECT_EQ(tokenizer.encode(""), Tokens{});
+  EXPECT_EQ(tokenizer.encode("<s>a</s>ab", true), (Tokens{1, 263, 2, 265}));
+  for (const std::string text : {"ab ab", " a", "  b", "è\n", "\xFF", "日本 a"})
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+  EXPECT_EQ(tokenizer.token_bytes(265), " ab");
+  EXPECT_EQ(tokenizer.token_bytes(3 + '\n'), "\n");
+  std::string long_word;
+  Tokens expected{265};
+  for (int i = 0; i < 100; ++i) {
+    long_word += "ab";
+    if (i > 0) expected.push_back(264);
+  }
+  EXPECT_EQ(tokenizer.encode(long_word), expected);
+}
+
+TEST(TokenizerTest, WhereSentencePieceHasASpaceInFront) {
+  Json json = llama2_tokenizer();
+  const auto expect = [&](const Tokens& plain, const Tokens& after_space, const Tokens& after_special) {
+    EXPECT_EQ(make(json).encode("a"), plain);
+    EXPECT_EQ(make(json).encode(" a"), after_space);
+    EXPECT_EQ(make(json).encode("<s>a", true), after_special);
+  };
+  expect({263}, {266, 260}, {1, 263});
+  json["normalizer"]["normalizers"].erase(0);
+  expect({260}, {263}, {1, 260});
+  json["normalizer"] = nullptr;
+  json["pre_tokenizer"] = metaspace("always");
+  expect({263}, {263}, {1, 263});
+  json["pre_tokenizer"] = metaspace("first");
+  expect({263}, {263}, {1, 260});
+  json["pre_tokenizer"] = metaspace("never");
+  expect({260}, {263}, {1, 260});
+  EXPECT_EQ(make(json).decode(Tokens{263}), " a");
+}
+
 TEST(TokenizerTest, TokensOutOfRange) {
   Tokenizer tokenizer = make(small_tokenizer());
   for (int32_t token : {-1, 265, INT32_MAX, INT32_MIN}) {

@@ -138,8 +138,10 @@ void add_removal(Scorer& scorer, const std::vector<AtlasText>& windows, const Co
 Json context_of(const AtlasText& window, int token, const Tokenizer& tokenizer) {
   const std::span<const int32_t> tokens(window.tokens);
   const size_t at = static_cast<size_t>(token);
-  std::string before = at > 0 ? tokenizer.decode(tokens.subspan(1, at - 1)) : "";
-  std::string after = tokenizer.decode(tokens.subspan(at + 1));
+  std::string before, after;
+  for (size_t i = 1; i < tokens.size(); ++i) {
+    if (i != at && !tokenizer.is_special(tokens[i])) (i < at ? before : after) += tokenizer.token_bytes(tokens[i]);
+  }
   if (before.size() > kContextBytes) before = before.substr(before.size() - kContextBytes);
   while (!before.empty() && (static_cast<unsigned char>(before[0]) & 0xC0) == 0x80) before.erase(0, 1);
   after = after.substr(0, kContextBytes);

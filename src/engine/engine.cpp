@@ -24,7 +24,8 @@ Engine::Engine(ModelFolder model, EngineOptions options)
       transformer_(pool_),
       routers_(model_.architecture, weights_, options_.allowed_domains, transformer_),
       component_layer_(model_.architecture.hierarchy, transformer_, residency_.get()),
-      rotary_(model_.architecture.trunk.rope_theta, head_dim(model_.architecture.trunk)) {}
+      rotary_(model_.architecture.trunk.rope_theta, head_dim(model_.architecture.trunk),
+              model_.architecture.trunk.rope_divisors) {}
 
 Sequence Engine::new_sequence(bool records_route) const {
   const Trunk& t = model_.architecture.trunk;

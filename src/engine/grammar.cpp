@@ -12,7 +12,7 @@ constexpr size_t kMostPlaces = 10'000;
 
 SortedVocabulary::SortedVocabulary(const Tokenizer& tokenizer) {
   for (int32_t token = 0; token < tokenizer.vocab_size(); ++token) {
-    std::string bytes = tokenizer.decode({&token, 1});
+    std::string bytes(tokenizer.is_special(token) ? "" : tokenizer.token_bytes(token));
     if (!bytes.empty()) entries_.push_back({std::move(bytes), token});
   }
   std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.bytes < b.bytes; });

@@ -12,8 +12,9 @@ namespace tessera::engine {
 void Rotary::reserve(int64_t positions) {
   for (int64_t p = half_ ? static_cast<int64_t>(cos_.size()) / half_ : positions; p < positions; ++p) {
     for (int64_t i = 0; i < half_; ++i) {
-      const double angle =
+      double angle =
           static_cast<double>(p) * std::pow(theta_, -static_cast<double>(2 * i) / static_cast<double>(2 * half_));
+      if (!divisors_.empty()) angle /= divisors_[static_cast<size_t>(i)];
       cos_.push_back(static_cast<float>(std::cos(angle)));
       sin_.push_back(static_cast<float>(std::sin(angle)));
     }

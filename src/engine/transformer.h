@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/aligned_vector.h"
@@ -24,7 +25,8 @@ struct RowPlace {
 class Rotary {
  public:
   Rotary() = default;
-  Rotary(double theta, int head_dim) : theta_(theta), half_(head_dim / 2) {}
+  Rotary(double theta, int head_dim, std::vector<double> divisors = {})  // Trunk::rope_divisors
+      : theta_(theta), half_(head_dim / 2), divisors_(std::move(divisors)) {}
   void reserve(int64_t positions);
   const float* cos(int64_t position) const { return &cos_[static_cast<size_t>(position * half_)]; }
   const float* sin(int64_t position) const { return &sin_[static_cast<size_t>(position * half_)]; }
@@ -32,6 +34,7 @@ class Rotary {
  private:
   double theta_ = 0;
   int64_t half_ = 0;
+  std::vector<double> divisors_;
   std::vector<float> cos_, sin_;
 };
 

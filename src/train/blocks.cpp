@@ -78,9 +78,11 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
   return uses_kernels(gate_up) ? swiglu_cpu(gate_up) : SwigluFunction::apply(gate_up);
 }
 
-Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype) {
+Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype,
+              const std::vector<double>& divisors) {
   const at::Tensor exponent = at::arange(0, head_dim, 2, positions_RT.options().dtype(at::kDouble)).div_(head_dim);
-  const at::Tensor angle = positions_RT.to(at::kDouble).unsqueeze(-1) * at::pow(theta, exponent.neg());
+  at::Tensor angle = positions_RT.to(at::kDouble).unsqueeze(-1) * at::pow(theta, exponent.neg());
+  if (!divisors.empty()) angle = angle / at::tensor(divisors, at::kDouble).to(angle.device());
   const at::ScalarType table = dtype == at::kDouble ? at::kDouble : at::kFloat;  // 8 bits would move the positions
   return {at::cos(angle).to(table), at::sin(angle).to(table)};
 }

@@ -21,8 +21,9 @@ at::Tensor swiglu_backward(const at::Tensor& gate_up, const at::Tensor& grad);
 struct Rotary {
   at::Tensor cos_RTh, sin_RTh;
 };
-// `dtype`: the model's; under bf16 the tables are f32.
-Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype);
+// `dtype`: the model's; under bf16 the tables are f32. `divisors`: Trunk::rope_divisors.
+Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype,
+              const std::vector<double>& divisors = {});
 // Applied to [R, H, T, h].
 at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary);
 

@@ -39,7 +39,7 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
     out.domains = plan_domains(architecture_, p, rows, exact_RTD, options);
     chooser.plan(exact_RTD, out.domains);
   }
-  const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_);
+  const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_, t.rope_divisors);
   const Visible visible = causal(rows.starts_RT, embedded_RTD);
   at::Tensor x = embedded_RTD;
   if (t.bigram_rows > 0)
