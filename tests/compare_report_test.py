@@ -132,7 +132,8 @@ def test_route_report_chooses_the_cheapest_that_is_good_enough(tmp_path):
             write_result(tmp_path / "results", name, seed, factor)
     ms = {n: {"prefill512": i + 1.0, "prefill4096": 8.0 * (i + 1), "decode": 0.1} for i, n in enumerate(factors)}
     chosen = {"progressive": "progressive-32", "monolithic": "monolithic-192"}
-    pair = {"names": chosen, "ratio_prefill512": 0.4, "ratio_prefill4096": 0.3, "ratio_decode": 0.2, "by_components": {"32": 0.4, "256": 0.45}}
+    pair = {"names": chosen, "ratio_prefill512": 0.4, "ratio_prefill4096": 0.3, "ratio_decode": 0.2, "by_components": {"32": 0.4, "256": 0.45},
+            "trained": {"prefill512": {"32": 0.35}, "prefill4096": {"32": 0.25}, "decode": {"32": 0.15}}}  # fmt: skip
     timing = {"ms": ms, "cpu": "c", "threads": 1, "commit": "x", "chosen": pair}
     dense_first = {"ms": {"heads-on-trunk": {"prefill512": 0.5, "prefill4096": 1.0, "decode": 0.1}}, "cpu": "c", "threads": 1, "commit": "x"}
     (tmp_path / "routers_timing.json").write_text(json.dumps({"sweep": timing, "dense_first": dense_first}))
@@ -146,4 +147,5 @@ def test_route_report_chooses_the_cheapest_that_is_good_enough(tmp_path):
     assert summary["variants"]["progressive-16"]["change"][0] == pytest.approx(2, abs=0.05)
     text = (tmp_path / "README.md").read_text()
     assert "**progressive-32**" in text and "0.40 for 512 tokens" in text and "missing" in text
+    assert "held-out documents (the line above: random weights, two domains always active): 512 tokens 32: 0.35" in text
     assert (tmp_path / "sweep.svg").read_text().count("<circle") == 5

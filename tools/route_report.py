@@ -32,9 +32,9 @@ MOST_LOSS = 0.5  # per cent above the best
 BYTES_A_TOKEN = {"code": 2.86, "mathematics": 2.57, "science": 3.19, "prose": 3.02}  # held-out text, as `./tessera data stats` says
 
 
-def bench_route(config: Path, other: dict, *arguments: str) -> dict:
-    """Times of a progressive config's routers against a monolithic one's, in turns."""
-    command = ["./tessera", "bench", "route", str(config.resolve()), "--monolithic-width", str(other["width"]),
+def bench_route(source: Path, other: dict, *arguments: str) -> dict:
+    """Times of the routers of a progressive config or run against a monolithic one's, in turns."""
+    command = ["./tessera", "bench", "route", str(source.resolve()), "--monolithic-width", str(other["width"]),
                "--monolithic-layers", str(other["num_layers"]), "--json", *arguments]  # fmt: skip
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1])
 
@@ -72,6 +72,18 @@ def measure(configs: Path, names: dict[str, list[str]], pairs: dict[str, str], t
         timing |= {k: report[k] for k in ("threads", "cpu", "commit")}
         print(f"{ours} {timing['ms'][ours]['prefill512']:.2f} ms, {theirs} {timing['ms'][theirs]['prefill512']:.2f} ms")
     return timing
+
+
+def measure_chosen(given: argparse.Namespace, chosen: dict[str, str]) -> dict:
+    """The chosen two in turns: routers of random weights (two domains always active) at four sizes, and, where their runs are there, the trained ones on
+    held-out documents (one domain or two, as level 1 decides) against random weights in the same trunk (whose time depends on no weight)."""
+    ours, other, threads = chosen["progressive"], size_of(given.configs, chosen["monolithic"]), ("--threads", str(given.threads))
+    found = bench_route(given.configs / f"{ours}.json", other, "--repeats", "101", *threads)
+    runs = {n: sorted(given.runs.glob(f"{ours}-[0-9]" if n == "32" else f"{ours}-of-{n}-[0-9]")) for n in found["by_components"]}
+    if given.data.exists() and all(runs.values()):
+        trained = {n: bench_route(r[0], other, "--components", n, "--data", str(given.data.resolve()), "--repeats", "61", *threads) for n, r in runs.items()}
+        found["trained"] = {what: {n: t[f"ratio_{what}"] for n, t in trained.items()} for what in ("prefill512", "prefill4096", "decode")}
+    return found
 
 
 def losses(names: list[str], results: Results) -> dict[str, dict]:
@@ -180,6 +192,10 @@ def section(plan: dict, names: dict[str, list[str]], results: Results, loss: dic
                     f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general: " + "; ".join(
                         f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair[key].items())
                         for what, key in (("512 tokens", "by_components"), ("4,096 tokens", "by_components_prefill4096"), ("decoding", "by_components_decode")) if key in pair) + ".")  # fmt: skip
+        if trained := pair.get("trained"):
+            text.append("The same with the runs' own weights on held-out documents (the line above: random weights, two domains always active): " + "; ".join(
+                f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in trained[key].items())
+                for what, key in (("512 tokens", "prefill512"), ("4,096 tokens", "prefill4096"), ("decoding", "decode"))) + ".")  # fmt: skip
     for other in names[OTHERS]:  # what the comparison of the two kinds leaves out
         if other in ms and chosen.get("progressive") in ms:
             ratios = [ms[chosen["progressive"]][w] / ms[other][w] for w in ("prefill512", "prefill4096", "decode")]
@@ -192,6 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "reports/route")
     parser.add_argument("--configs", type=Path, default=ROOT / "configs/route")
     parser.add_argument("--time", action="store_true", help="measure the routers' times first")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/route", help="where `./tessera compare` trained; --time takes the chosen one's weights from it")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/full/built/heldout.jsonl.zst", help="documents for those")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     groups = json.loads((given.configs / "plan.json").read_text())
@@ -214,8 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         timing = measure(given.configs, names, against(plan), given.threads) if given.time else timings.get(group, {})
         chosen = choose(names, loss, timing.get("ms", {}))
         if given.time and len(chosen) == 2:
-            pair = bench_route(given.configs / f"{chosen['progressive']}.json", size_of(given.configs, chosen["monolithic"]), "--repeats", "101", "--threads", str(given.threads))
-            timing["chosen"] = {"names": chosen, **pair}
+            timing["chosen"] = {"names": chosen, **measure_chosen(given, chosen)}
         timings[group] = timing
         if given.time:
             timing_file.write_text(json.dumps(timings, indent=1) + "\n")

@@ -84,7 +84,7 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
     const std::string_view token = (*tokens)[id];
     if (valid_utf8_prefix(token) != token.size())
       fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is no UTF-8 text", id));
-    const int64_t type = types ? (*types)[id] : kNormal;
+    const int64_t type = types ? (*types)[id] : int64_t{kNormal};
     if (type == kUnused) continue;
     if (type != kNormal && type != kControl && type != kUserDefined && type != kUnknown &&
         !(by_scores && type == kByte))

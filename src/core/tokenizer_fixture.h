@@ -86,7 +86,7 @@ inline Json llama2_tokenizer() {
   json["decoder"] = {{"type", "Sequence"}, {"decoders", {{{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}};
   json["model"]["byte_fallback"] = true;
   json["model"]["vocab"] = vocab;
-  json["model"]["merges"] = {{"▁", "▁"}, {"a", "b"}, {"▁", "ab"}, {"▁", "a"}};
+  json["model"]["merges"] = {"▁ ▁", "a b", "▁ ab", "▁ a"};
   return json;
 }
 
@@ -97,7 +97,7 @@ inline Json metaspace(const std::string& prepend_scheme) {
 inline Tokenizer make(const Json& json) { return Tokenizer::from_json(json.dump(), "tokenizer.json"); }
 
 inline Json variant(const std::string& name) {
-  Json json = small_tokenizer();
+  Json json = name == "llama2" ? llama2_tokenizer() : small_tokenizer();
   if (name == "gpt2") json["pre_tokenizer"] = byte_level(true);
   if (name == "smollm2") {
     Json digits = {{"type", "Digits"}, {"individual_digits", true}};

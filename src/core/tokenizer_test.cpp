@@ -133,7 +133,7 @@ TEST(TokenizerTest, IdsMayHaveGaps) {
 }
 
 class VariantTest : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(All, VariantTest, testing::Values("tessera", "gpt2", "smollm2", "llama3", "qwen"),
+INSTANTIATE_TEST_SUITE_P(All, VariantTest, testing::Values("tessera", "gpt2", "smollm2", "llama3", "qwen", "llama2"),
                          [](const auto& info) { return info.param; });
 
 TEST_P(VariantTest, IsRecognised) { EXPECT_EQ(make(variant(GetParam())).pre_tokenizer(), GetParam()); }
