@@ -259,7 +259,7 @@ def assert_same_ids(tokenizer, texts, parse_special=False):
 
 def comparable(reference, texts):
     """`tokenizers` normalises by an older Unicode, which lacks a few rare marks. There we go with Python, not with it."""
-    if not reference.normalizer:
+    if not isinstance(reference.normalizer, normalizers.NFC):
         return texts
     normalize = reference.normalizer.normalize_str
     same = [text for text in texts if normalize(text) == unicodedata.normalize("NFC", text)]
