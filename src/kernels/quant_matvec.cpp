@@ -236,7 +236,7 @@ struct Avx512Vnni {
     const std::byte* groups[R];
     for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps(), groups[r] = rows[r].quantised;
     for (int64_t g = 0; g < across; ++g, block += block_bytes(kBits)) {
-      const __m512 scales = _mm512_cvtph_ps(load(block));
+      const __m512 scales = _mm512_cvtph_ps(load_bytes(block));
       __m512i dots[R];
       for (int r = 0; r < R; ++r) dots[r] = _mm512_castps_si512(broadcast_16(groups[r] + 4));
       for (int c = 0; c < kBits; ++c) {
