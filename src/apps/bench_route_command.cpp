@@ -95,16 +95,16 @@ Architecture routers_only(Architecture a) {
   return a;
 }
 
-using Texts = std::vector<std::vector<int32_t>>;  // tokens
-constexpr int kLongest = 4096;                    // tokens of a prefill
+using TokenLists = std::vector<std::vector<int32_t>>;  // tokens
+constexpr int kLongest = 4096;                         // tokens of a prefill
 
 // The first documents of a file that are long enough, as many of each domain, the domains in turns.
-Texts read_texts(const std::string& data, const ModelFolder& model) {
+TokenLists read_texts(const std::string& data, const ModelFolder& model) {
   constexpr size_t kTextsADomain = 8;
   const Tokenizer tokenizer = load_tokenizer(model);
-  std::map<std::string, Texts> by_domain;
+  std::map<std::string, TokenLists> by_domain;
   read_documents(data, [&](Document&& d) {
-    Texts& texts = by_domain[d.domain];
+    TokenLists& texts = by_domain[d.domain];
     if (texts.size() == kTextsADomain) return;
     std::vector<int32_t> tokens = tokenizer.encode(cut_text(d.text, 16 * kLongest));
     if (tokens.size() >= kLongest) texts.push_back(std::move(tokens));
@@ -114,16 +114,16 @@ Texts read_texts(const std::string& data, const ModelFolder& model) {
   if (by_domain.empty() || fewest == 0)
     throw Error(ErrorCode::kData, fmt::format("{}: it takes a document of {} tokens of each domain", data, kLongest),
                 "join shorter ones");
-  Texts found;
+  TokenLists found;
   for (size_t i = 0; i < fewest; ++i) {
     for (const auto& [domain, texts] : by_domain) found.push_back(texts[i]);
   }
   return found;
 }
 
-Texts random_texts(int vocab_size) {
+TokenLists random_texts(int vocab_size) {
   Rng rng(5);
-  Texts texts(1);
+  TokenLists texts(1);
   while (texts[0].size() < kLongest)
     texts[0].push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(vocab_size))));
   return texts;
@@ -132,14 +132,14 @@ Texts random_texts(int vocab_size) {
 // A model that texts run through, another one each turn.
 class Runner {
  public:
-  Runner(ModelFolder model, int threads, const Texts* texts = nullptr)
+  Runner(ModelFolder model, int threads, const TokenLists* texts = nullptr)
       : texts_(texts ? *texts : random_texts(model.architecture.trunk.vocab_size)) {
     engine::EngineOptions options;
     options.num_threads = threads;
     model.architecture.trunk.context_length = std::max(model.architecture.trunk.context_length, kLongest);
     engine_ = std::make_unique<engine::Engine>(std::move(model), options);
   }
-  static Runner random(const Architecture& a, int threads, const Texts* texts = nullptr) {
+  static Runner random(const Architecture& a, int threads, const TokenLists* texts = nullptr) {
     const TemporaryFolder folder(fs::temp_directory_path() / ("tessera-route-" + std::to_string(::getpid())));
     write_random_model(folder.path, a);
     return {open_model(folder.path), threads, texts};  // stays mapped when the folder goes
@@ -172,7 +172,7 @@ class Runner {
     engine_->forward({&segment, 1});
     return {1e3 * (engine_->routing_s() - routed), 1e3 * (now_s() - begin)};
   }
-  Texts texts_;
+  TokenLists texts_;
   std::unique_ptr<engine::Engine> engine_;
 };
 
@@ -244,7 +244,7 @@ void run_bench_route(const Arguments& args) {
   if (std::find(sizes.begin(), sizes.end(), own) == sizes.end()) sizes.push_back(own);
   std::sort(sizes.begin(), sizes.end());
   const int few = std::max(3, args.repeats / 3);
-  const Texts texts = args.data.empty() ? Texts() : read_texts(args.data, open_model(args.source));
+  const TokenLists texts = args.data.empty() ? TokenLists() : read_texts(args.data, open_model(args.source));
 
   Json report = {{"by_components", Json::object()},
                  {"by_components_prefill4096", Json::object()},
