@@ -259,6 +259,7 @@ TEST_F(GgufImportTest, GgufModelsThatAreRefused) {
       {"no scores", [](GgufModel& m) { make_sentence_piece(m), m.keys.erase("tokenizer.ggml.scores"); }, "scores"},
       {"scores for fewer tokens", scores({1, 2}), "tokenizer.ggml.scores"},
       {"a score is no number", scores(std::vector<float>(264, NAN)), "tokenizer.ggml.scores"},
+      {"a token without end", [](GgufModel& m) { make_sentence_piece(m, std::string(2000, 'a')); }, "2000 bytes"},
       {"a byte without token", [](GgufModel& m) { make_sentence_piece(m, "A?"); }, "<0x41>"},
       {"one of several files", number("split.count", 4), "split.count"},
       {"no embedding", [](GgufModel& m) { m.remove("token_embd.weight"); }, "token_embd.weight"},

@@ -23,6 +23,8 @@ const std::map<std::string_view, PreTokenizer> kPreTokenizers{
 
 constexpr const char* kSpaceSign = "\u2581";  // SentencePiece's way of writing a space
 
+constexpr size_t kMostPieceBytes = 1024;  // SentencePiece's are of 16 characters unless it is told otherwise
+
 enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
 // SentencePiece merges the pair whose result has the largest score (tokenizer.ggml.scores); as merges by rank: every
@@ -84,6 +86,8 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
     const std::string_view token = (*tokens)[id];
     if (valid_utf8_prefix(token) != token.size())
       fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is no UTF-8 text", id));
+    if (by_scores && token.size() > kMostPieceBytes)  // each is cut everywhere
+      fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is {} bytes long", id, token.size()));
     const int64_t type = types ? (*types)[id] : int64_t{kNormal};
     if (type == kUnused) continue;
     if (type != kNormal && type != kControl && type != kUserDefined && type != kUnknown &&
