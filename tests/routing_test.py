@@ -168,6 +168,14 @@ def test_bench_route_and_heat_map(folder):
         for by in ("by_components", "by_components_prefill4096", "by_components_decode"):
             assert report[by]["16"] > 0
         assert report["threads"] == 1 and report["cpu"] and report["commit"]
+    texts = {"code": "def f(x): return x\n" * 2000, "prose": "The sea was calm. " * 2000}
+    (folder / "long.jsonl").write_text("".join(json.dumps({"text": t, "domain": d}) + "\n" for d, t in texts.items()))
+    own = [TESSERA, "bench", "route", "runs/tiny", "--components", "8", "--repeats", 1, "--threads", 1, "--json"]
+    report = last_json(run(*own, "--data", "long.jsonl", cwd=folder))
+    assert set(report["by_components"]) == {"8"} and 0 < report["share_of_forward"] < 1
+    (folder / "short.jsonl").write_text(json.dumps({"text": "short", "domain": "code"}) + "\n")
+    refused(run(*own, "--data", "short.jsonl", cwd=folder, ok=False), "short.jsonl", "4096")
+    refused(run(TESSERA, "bench", "route", "tiny.json", "--data", "long.jsonl", cwd=folder, ok=False), "--data")
     refused(run(TESSERA, "bench", "route", "tiny.json", "--monolithic-width", 33, cwd=folder, ok=False), "even")
     refused(run(TESSERA, "bench", "route", "runs/tiny", "--model.trunk.width=64", cwd=folder, ok=False), "a model's sizes")
     refused(run(TESSERA, "bench", "route", "runs/nowhere", cwd=folder, ok=False), "runs/nowhere")
