@@ -62,6 +62,12 @@ void check_role(const Message& message) {
               "roles are system, user and assistant");
 }
 
+// Without the white space around it, as Llama 2's template has it (an answer's first token begins with a space).
+std::string stripped(const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \n\r\t");
+  return begin == text.npos ? "" : text.substr(begin, text.find_last_not_of(" \n\r\t") + 1 - begin);
+}
+
 void render_llama2(TokenWriter& out, const Tokenizer& tokenizer, const std::vector<Message>& messages) {
   std::string system;
   for (const Message& m : messages) {
@@ -69,10 +75,10 @@ void render_llama2(TokenWriter& out, const Tokenizer& tokenizer, const std::vect
       system += "<<SYS>>\n" + m.content + "\n<</SYS>>\n\n";
     } else if (m.role == "user") {
       if (special_token(tokenizer, "<s>") >= 0) out.special("<s>");
-      out.text("[INST] " + system + m.content + " [/INST]");
+      out.text("[INST] " + system + stripped(m.content) + " [/INST]");
       system.clear();
     } else {
-      out.text(" " + m.content + " ");
+      out.text(" " + stripped(m.content) + " ");
       if (special_token(tokenizer, "</s>") >= 0) out.special("</s>");
     }
   }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "core/gguf.h"
 #include "core/import_source.h"
+#include "core/tokenizer.h"
 
 namespace tessera {
 namespace {
@@ -102,11 +103,13 @@ class GgufModel {
 
   // Llama 3.1 and later have them in a tensor.
   std::vector<double> rope_divisors(int count) const {
-    const std::string_view scaling = file_.text("llama.rope.scaling.type").value_or("none");
+    const std::string_view scaling = file_.text("llama.rope.scaling.type").value_or("linear");  // as llama.cpp
     if (scaling != "none" && scaling != "linear")
       fail("key 'llama.rope.scaling.type': \"" + std::string(scaling) + "\" isn't supported", "\"linear\" is");
     if (count > kMostRotations) fail(fmt::format("a head of {} rotations is too large", count));
-    const double factor = scaling == "linear" ? number("llama.rope.scaling.factor", 1.0) : 1.0;
+    double factor = 1;
+    if (scaling == "linear") factor = number("llama.rope.scaling.factor", number("llama.rope.scale_linear", 1.0));
+    if (factor == 0) factor = 1;  // so written where there is none
     std::vector<double> divisors(static_cast<size_t>(count), factor);
     for (const GgufTensor& tensor : file_.tensors()) {
       if (tensor.name != kRopeTensor) continue;
@@ -180,6 +183,14 @@ ImportSource open_gguf_source(const std::filesystem::path& path) {
   const std::string_view tokenizer = file->text("tokenizer.ggml.model").value_or("");
   if (tokenizer == "gpt2" || tokenizer == "llama") {  // BPE over bytes, SentencePiece's
     source.tokenizer_json = tokenizer_json_of_gguf(*file);
+    if (tokenizer == "llama") {
+      try {
+        Tokenizer::from_json(source.tokenizer_json, "the tokenizer");
+      } catch (const Error& e) {  // the weights are still worth having
+        source.tokenizer_json.clear();
+        source.no_tokenizer = e.what();
+      }
+    }
   } else {
     source.no_tokenizer = "its tokenizer is no BPE (key 'tokenizer.ggml.model')";
   }

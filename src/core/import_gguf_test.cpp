@@ -93,14 +93,16 @@ void make_mixtral(GgufModel& m) {
 }
 
 // Mistral's kind of tokenizer, small: <unk>, <s>, </s>, the bytes, "▁" 259, "a" 260, "b" 261, "▁a" 262, "ab" 263.
-void make_sentence_piece(GgufModel& m, const std::string& byte_a = "<0x41>") {
+void make_sentence_piece(GgufModel& m, const std::string& byte_a = "<0x41>",
+                         const std::vector<std::string>& more = {}) {
   std::vector<std::string> tokens{"<unk>", "<s>", "</s>"};
   std::vector<int32_t> types{2, 3, 3};
   for (int byte = 0; byte < 256; ++byte) {
     tokens.push_back(byte == 0x41 ? byte_a : fmt::format("<0x{:02X}>", byte));
-    types.push_back(6);
+    types.push_back(byte == 0x41 && byte_a != "<0x41>" ? 1 : 6);
   }
   for (const char* token : {"▁", "a", "b", "▁a", "ab"}) tokens.push_back(token), types.push_back(1);
+  for (const std::string& token : more) tokens.push_back(token), types.push_back(1);
   std::vector<float> scores(tokens.size(), 0.0f);
   scores[262] = -2, scores[263] = -1;  // "ab" before "▁a"
   m.set("tokenizer.ggml.model", std::string("llama"));
@@ -260,7 +262,13 @@ TEST_F(GgufImportTest, GgufModelsThatAreRefused) {
       {"scores for fewer tokens", scores({1, 2}), "tokenizer.ggml.scores"},
       {"a score is no number", scores(std::vector<float>(264, NAN)), "tokenizer.ggml.scores"},
       {"a token without end", [](GgufModel& m) { make_sentence_piece(m, std::string(2000, 'a')); }, "2000 bytes"},
-      {"a byte without token", [](GgufModel& m) { make_sentence_piece(m, "A?"); }, "<0x41>"},
+      {"tokens made of each other",
+       [](GgufModel& m) {
+         std::vector<std::string> more;
+         for (size_t length = 2; length <= 200; ++length) more.emplace_back(length, 'a');
+         make_sentence_piece(m, "<0x41>", more);
+       },
+       "too many ways"},
       {"one of several files", number("split.count", 4), "split.count"},
       {"no embedding", [](GgufModel& m) { m.remove("token_embd.weight"); }, "token_embd.weight"},
       {"no norm", [](GgufModel& m) { m.remove("output_norm.weight"); }, "output_norm.weight"},
@@ -350,6 +358,16 @@ TEST_F(GgufImportTest, WithoutATokenizerThatIsRead) {
   GgufModel model;
   model.set("tokenizer.ggml.model", std::string("t5"));  // SentencePiece's other kind
   EXPECT_FALSE(fs::exists(import(model).tokenizer()));
+  GgufModel lacks_a_byte;
+  make_sentence_piece(lacks_a_byte, "A?");
+  EXPECT_FALSE(fs::exists(import(lacks_a_byte).tokenizer()));
+}
+
+TEST_F(GgufImportTest, ASentencePieceTextNeverBecomesAControlToken) {
+  GgufModel source;
+  make_sentence_piece(source, "<0x41>", {"<", "s", ">", "s>", "<s"});
+  const Tokenizer tokenizer = load_tokenizer(import(source));
+  EXPECT_EQ(tokenizer.encode("<s>"), (std::vector<int32_t>{259, 268, 266}));  // "<s" and "s>" score alike
 }
 
 TEST_F(GgufImportTest, SentencePieceTokenizer) {
@@ -380,6 +398,13 @@ TEST_F(GgufImportTest, ScaledRotaryPositions) {
   source.set("llama.rope.scaling.type", std::string("linear"));
   source.set("llama.rope.scaling.factor", 4.0f);
   EXPECT_EQ(import(source).architecture.trunk.rope_divisors, (std::vector<double>{4, 4}));
+  source.keys.erase("llama.rope.scaling.type");  // linear, as for llama.cpp
+  EXPECT_EQ(import(source).architecture.trunk.rope_divisors, (std::vector<double>{4, 4}));
+  source.keys.erase("llama.rope.scaling.factor");
+  source.set("llama.rope.scale_linear", 2.0f);  // the older name
+  EXPECT_EQ(import(source).architecture.trunk.rope_divisors, (std::vector<double>{2, 2}));
+  source.set("llama.rope.scaling.factor", 0.0f);
+  EXPECT_TRUE(import(source).architecture.trunk.rope_divisors.empty());
 }
 
 TEST_F(GgufImportTest, ATokenizerLargerThanTheEmbeddingIsRefusedAtLoad) {

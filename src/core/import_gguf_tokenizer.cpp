@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <tuple>
+#include <unordered_map>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -23,25 +25,27 @@ const std::map<std::string_view, PreTokenizer> kPreTokenizers{
 
 constexpr const char* kSpaceSign = "\u2581";  // SentencePiece's way of writing a space
 
-constexpr size_t kMostPieceBytes = 1024;  // SentencePiece's are of 16 characters unless it is told otherwise
+constexpr size_t kMostPieceBytes = 256;  // SentencePiece's are of 16 characters unless it is told otherwise
 
 enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
 // SentencePiece merges the pair whose result has the largest score (tokenizer.ggml.scores); as merges by rank: every
-// way to cut a token into two tokens, as transformers' converter has them.
-nlohmann::json merges_of_scores(const nlohmann::json& vocab, const std::vector<double>& scores) {
+// way to cut a normal token into two, as transformers' converter has them. nullopt: more ways than any real vocabulary
+// has.
+std::optional<nlohmann::json> merges_of_scores(const std::unordered_map<std::string_view, double>& scores) {
   struct Cut {
     double score;
     std::string_view left, right;
   };
+  const size_t most = 16 * scores.size() + 1024;
   std::vector<Cut> cuts;
-  for (const auto& [token, id] : vocab.items()) {
-    const std::string_view text = vocab.find(token).key();
+  for (const auto& [text, score] : scores) {
     for (size_t at = 1; at < text.size(); ++at) {
       if ((static_cast<unsigned char>(text[at]) & 0xC0) == 0x80) continue;  // inside a character
       const std::string_view left = text.substr(0, at), right = text.substr(at);
-      if (vocab.contains(left) && vocab.contains(right)) cuts.push_back({scores[id.get<size_t>()], left, right});
+      if (scores.contains(left) && scores.contains(right)) cuts.push_back({score, left, right});
     }
+    if (cuts.size() > most) return std::nullopt;
   }
   std::sort(cuts.begin(), cuts.end(), [](const Cut& a, const Cut& b) {
     return std::tuple(b.score, b.left.size(), b.right.size(), a.left, a.right) <
@@ -82,12 +86,11 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
   // Objects of nlohmann's sorted kind: looking up one of 100,000 keys in an ordered one would take as many steps.
   nlohmann::json vocab = nlohmann::json::object(), added = nlohmann::json::array(),
                  merge_list = nlohmann::json::array();
+  std::unordered_map<std::string_view, double> piece_scores;
   for (size_t id = 0; id < tokens->size(); ++id) {
     const std::string_view token = (*tokens)[id];
     if (valid_utf8_prefix(token) != token.size())
       fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is no UTF-8 text", id));
-    if (by_scores && token.size() > kMostPieceBytes)  // each is cut everywhere
-      fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is {} bytes long", id, token.size()));
     const int64_t type = types ? (*types)[id] : int64_t{kNormal};
     if (type == kUnused) continue;
     if (type != kNormal && type != kControl && type != kUserDefined && type != kUnknown &&
@@ -96,6 +99,11 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
     // Added tokens too: `tokenizers` would give those that the vocabulary lacks other ids.
     if (!vocab.emplace(std::string(token), id).second)
       fail(fmt::format("key 'tokenizer.ggml.tokens': token {} repeats \"{}\"", id, token));
+    if (by_scores && type == kNormal) {
+      if (token.size() > kMostPieceBytes)  // each is cut everywhere
+        fail(fmt::format("key 'tokenizer.ggml.tokens': token {} is {} bytes long", id, token.size()));
+      piece_scores.emplace(token, (*scores)[id]);
+    }
     if (type == kNormal || type == kByte) continue;
     added.push_back({{"id", id},
                      {"content", token},
@@ -105,7 +113,11 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
                      {"lstrip", false},
                      {"rstrip", false}});
   }
-  if (by_scores) merge_list = merges_of_scores(vocab, *scores);
+  if (by_scores) {
+    auto merges_by_score = merges_of_scores(piece_scores);
+    if (!merges_by_score) fail("key 'tokenizer.ggml.tokens': tokens are made of each other in too many ways");
+    merge_list = std::move(*merges_by_score);
+  }
   for (size_t rank = 0; merges && rank < merges->size(); ++rank) {
     if (valid_utf8_prefix((*merges)[rank]) != (*merges)[rank].size())
       fail(fmt::format("key 'tokenizer.ggml.merges': merge {} is no UTF-8 text", rank));

@@ -247,7 +247,7 @@ void read_tokenizer(const fs::path& folder, ImportSource& source) {
   try {
     Tokenizer::from_json(json, "tokenizer.json");
     source.tokenizer_json = std::move(json);
-  } catch (const Error& e) {  // SentencePiece, say: the weights are still worth having
+  } catch (const Error& e) {  // SentencePiece's other kind, say: the weights are still worth having
     source.no_tokenizer = e.what();
   }
 }

@@ -95,7 +95,7 @@ struct Tokenizer::Impl {
     serial = ++num_tokenizers;
     for (const AddedToken& token : added_tokens) {
       is_special[token.id] = token.special;
-      if (token.normalized && pre_tokenizer != PreTokenizer::kLlama2) {
+      if (token.normalized) {
         normalized_matcher.add(token, nfc ? to_nfc(token.text) : token.text);
       } else {
         raw_matcher.add(token, token.text);

@@ -143,7 +143,7 @@ class FileChecker {
     bool replaces = false;
     for (const JsonValue* step : steps_of(root, "normalizer", "normalizers")) {
       const std::string type = type_of(*step, "normalizer");
-      if (type == "Prepend" && !replaces) {
+      if (type == "Prepend" && !replaces && file_.space_in_front == SpaceInFront::kNone) {
         expect(*step, "normalizer.Prepend", "prepend", kSpaceSign);
         file_.space_in_front = SpaceInFront::kEvery;
       } else if (type == "Replace" && !replaces) {
@@ -159,8 +159,11 @@ class FileChecker {
       if (type != "Metaspace" || replaces)
         fail("pre_tokenizer \"" + type + "\" is of a kind we don't read here", "With byte_fallback: null, Metaspace.");
       expect(*step, "pre_tokenizer.Metaspace", "replacement", kSpaceSign);
-      // Where a text is cut at spaces does not matter: no token goes beyond one (read_vocab).
-      const JsonValue scheme = step->value("prepend_scheme", JsonValue("always"));
+      if (file_.space_in_front != SpaceInFront::kNone)
+        fail("normalizer \"Prepend\" beside a Metaspace isn't supported");
+      if (bool_member(*step, "pre_tokenizer.Metaspace", "split", true))
+        fail("pre_tokenizer.Metaspace.split must be false", "With true no token would hold two spaces.");
+      const JsonValue& scheme = member(*step, "pre_tokenizer.Metaspace", "prepend_scheme");
       if (scheme == "always") file_.space_in_front = SpaceInFront::kEveryMissing;
       if (scheme == "first") file_.space_in_front = SpaceInFront::kFirstMissing;
       if (scheme != "always" && scheme != "first" && scheme != "never")
@@ -266,7 +269,8 @@ class FileChecker {
       const std::string text = with_spaces(token);
       if (text.find(' ', std::min(text.find_first_not_of(' '), text.size())) != text.npos)
         fail("model.vocab: token \"" + token + "\" has a space behind another character", "Supported: before them.");
-      if (valid_utf8_prefix(text) == text.size() && char_at(text, 0).num_bytes == text.size())
+      const bool is_literal_space = token == " ";  // which no text has any more when tokens are looked for
+      if (!is_literal_space && valid_utf8_prefix(text) == text.size() && char_at(text, 0).num_bytes == text.size())
         file_.character_tokens.emplace_back(text, static_cast<int32_t>(id));
     }
   }
@@ -276,10 +280,12 @@ class FileChecker {
     return {'<', '0', 'x', kDigits[byte / 16], kDigits[byte % 16], '>'};
   }
 
-  static std::string with_spaces(std::string text) {
+  static std::string with_spaces(std::string_view text) {
     constexpr std::string_view kSign = kSpaceSign;
-    for (size_t pos = 0; (pos = text.find(kSign, pos)) != text.npos; ++pos) text.replace(pos, kSign.size(), 1, ' ');
-    return text;
+    std::string result;
+    for (size_t sign; (sign = text.find(kSign)) != text.npos; text.remove_prefix(sign + kSign.size()))
+      result.append(text.substr(0, sign)).append(1, ' ');
+    return result.append(text);
   }
 
   int32_t merge_part(std::string_view token, size_t rank) const {
@@ -326,6 +332,8 @@ class FileChecker {
       }
       AddedToken token{0, content.get<std::string>(), bool_member(entry, place, "special", false),
                        bool_member(entry, place, "normalized", false)};
+      if (token.normalized && file_.pre_tokenizer == PreTokenizer::kLlama2)
+        fail(place + ".normalized with byte_fallback isn't supported");
       // nlohmann converts an unsigned one too large for int64_t into a negative one, which add_id refuses.
       auto id_value = id.get<int64_t>();
       if (auto found = ids_.find(token.text); found == ids_.end()) {

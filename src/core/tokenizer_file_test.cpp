@@ -109,6 +109,35 @@ const std::vector<Malformed> kMalformed{
        j["pre_tokenizer"]["prepend_scheme"] = 1;
      }),
      "prepend_scheme"},
+    {"SpaceInFrontTwice", llama2([](Json& j) {
+       j["normalizer"]["normalizers"].insert(j["normalizer"]["normalizers"].begin(), j["normalizer"]["normalizers"][0]);
+     }),
+     "\"Prepend\""},
+    {"PrependBesideAMetaspace", llama2([](Json& j) {
+       j["normalizer"]["normalizers"].erase(1);
+       j["pre_tokenizer"] = metaspace("first");
+     }),
+     "beside a Metaspace"},
+    {"MetaspaceSplits", llama2([](Json& j) {
+       j["normalizer"] = nullptr;
+       j["pre_tokenizer"] = metaspace("first");
+       j["pre_tokenizer"]["split"] = true;
+     }),
+     "Metaspace.split"},
+    {"MetaspaceSplitsUntold", llama2([](Json& j) {
+       j["normalizer"] = nullptr;
+       j["pre_tokenizer"] = metaspace("first");
+       j["pre_tokenizer"].erase("split");
+     }),
+     "Metaspace.split"},
+    {"PrependSchemeMissing", llama2([](Json& j) {
+       j["normalizer"] = nullptr;
+       j["pre_tokenizer"] = metaspace("first");
+       j["pre_tokenizer"].erase("prepend_scheme");
+     }),
+     "prepend_scheme is missing"},
+    {"AddedTokenNormalized", llama2([](Json& j) { j["added_tokens"][1]["normalized"] = true; }),
+     "added_tokens[1].normalized"},
     {"OtherDecoder", llama2([](Json& j) { j["decoder"]["decoders"][0]["type"] = "WordPiece"; }), "\"WordPiece\""},
     {"ByteFallbackIgnoresMerges", llama2([](Json& j) { j["model"]["ignore_merges"] = true; }), "ignore_merges"},
     {"ByteTokenMissing", llama2([](Json& j) { j["model"]["vocab"].erase("<0x41>"); }), "<0x41>"},

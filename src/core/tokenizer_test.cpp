@@ -96,6 +96,12 @@ TEST(TokenizerTest, SentencePieceWorksOnCharactersAndFallsBackToBytes) {
   EXPECT_EQ(tokenizer.encode(long_word), expected);
 }
 
+TEST(TokenizerTest, SentencePieceNeverFindsALiteralSpace) {
+  Json json = llama2_tokenizer();
+  json["model"]["vocab"][" "] = 267;
+  EXPECT_EQ(make(json).encode("b"), (Tokens{259, 261}));
+}
+
 TEST(TokenizerTest, WhereSentencePieceHasASpaceInFront) {
   Json json = llama2_tokenizer();
   const auto expect = [&](const Tokens& plain, const Tokens& after_space, const Tokens& after_special) {
