@@ -44,6 +44,8 @@ def transformers_logits(path: pathlib.Path, tokens: list[int]) -> np.ndarray:
 
     reader = gguf.GGUFReader(path)
     value = {name: field.contents() for name, field in reader.fields.items() if name.startswith("llama.")}
+    if any("rope.scal" in name for name in value) or any(t.name == "rope_freqs.weight" for t in reader.tensors):
+        raise SystemExit(f"{path}: scaled rotary positions aren't read here")
     heads, kv_heads = value["llama.attention.head_count"], value["llama.attention.head_count_kv"]
     config = LlamaConfig(vocab_size=value["llama.vocab_size"], hidden_size=value["llama.embedding_length"], num_hidden_layers=value["llama.block_count"],
                          intermediate_size=value["llama.feed_forward_length"], num_attention_heads=heads, num_key_value_heads=kv_heads,

@@ -55,10 +55,10 @@ TEST(Template, LlamaForms) {
             "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant"
             "<|end_header_id|>\n\n");
   const Tokenizer two = bytes_and({"<s>", "</s>"});
-  EXPECT_EQ(
-      two.decode(Template("[INST]").render(two, {{"system", "S"}, {"user", "A"}, {"assistant", "B"}, {"user", "C"}}),
-                 true),
-      "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST] B </s><s>[INST] C [/INST]");
+  EXPECT_EQ(two.decode(Template("[INST]").render(
+                           two, {{"system", "S"}, {"user", " A\n"}, {"assistant", " B "}, {"user", "C"}}),
+                       true),
+            "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nA [/INST] B </s><s>[INST] C [/INST]");
 }
 
 TEST(Template, PlainAndRefused) {

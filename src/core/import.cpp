@@ -1,6 +1,7 @@
 #include "core/import.h"
 
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
@@ -188,16 +189,24 @@ void check_sizes(const ImportSource& source) {
                                               source.what, layers, components, source.tensors.size(), num_bytes));
 }
 
-std::string check_tokenizer(const ImportSource& source) {
-  if (source.tokenizer_json.empty()) {
+// Returns the pre-tokenizer's name. A tokenizer of a kind that we don't read is dropped: the weights are still worth
+// having.
+std::string check_tokenizer(ImportSource& source) {
+  std::optional<Tokenizer> tokenizer;
+  try {
+    if (!source.tokenizer_json.empty()) tokenizer = Tokenizer::from_json(source.tokenizer_json, "its tokenizer");
+  } catch (const Error& e) {
+    source.tokenizer_json.clear();
+    source.no_tokenizer = e.what();
+  }
+  if (!tokenizer) {
     log_warn("{}: {}; the model will take token ids only", source.what, source.no_tokenizer);
     return "";
   }
-  const Tokenizer tokenizer = Tokenizer::from_json(source.tokenizer_json, source.what + ": tokenizer");
-  if (tokenizer.vocab_size() > source.architecture.trunk.vocab_size)
+  if (tokenizer->vocab_size() > source.architecture.trunk.vocab_size)
     throw Error(ErrorCode::kData, fmt::format("{}: the tokenizer has {} tokens, the embedding {} rows", source.what,
-                                              tokenizer.vocab_size(), source.architecture.trunk.vocab_size));
-  return std::string(tokenizer.pre_tokenizer());
+                                              tokenizer->vocab_size(), source.architecture.trunk.vocab_size));
+  return std::string(tokenizer->pre_tokenizer());
 }
 
 }  // namespace
@@ -212,7 +221,7 @@ ImportSummary import_model(const fs::path& path, const fs::path& given_out, cons
   try {
     if (fs::exists(out))
       throw Error(ErrorCode::kFile, out.string() + " is there already", "remove it, or name another folder");
-    const ImportSource source = fs::is_directory(path) ? open_hugging_face_source(path) : open_gguf_source(path);
+    ImportSource source = fs::is_directory(path) ? open_hugging_face_source(path) : open_gguf_source(path);
     check_sizes(source);
     ImportSummary summary{source.architecture, 0, check_tokenizer(source)};
     for (const ParameterSpec& spec : parameter_specs(source.architecture))

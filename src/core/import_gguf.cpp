@@ -1,13 +1,12 @@
 // GGUF files of architecture "llama", which is also Mixtral's, as llama.cpp's convert_hf_to_gguf.py writes them.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "base/error.h"
+#include "base/load.h"
 #include "base/log.h"
 #include "core/gguf.h"
 #include "core/import_source.h"
-#include "core/tokenizer.h"
 
 namespace tessera {
 namespace {
@@ -116,11 +115,7 @@ class GgufModel {
       if (tensor.format != find_format("F32") || tensor.shape != std::vector<int64_t>{count})
         fail(fmt::format("tensor '{}': expected {} numbers of type F32", kRopeTensor, count));
       const std::span<const std::byte> bytes = file_.bytes(tensor);
-      for (size_t i = 0; i < divisors.size(); ++i) {
-        float value;
-        std::memcpy(&value, bytes.data() + i * sizeof value, sizeof value);
-        divisors[i] *= value;
-      }
+      for (size_t i = 0; i < divisors.size(); ++i) divisors[i] *= load<float>(bytes.data() + i * sizeof(float));
     }
     for (const double d : divisors) {
       if (!std::isfinite(d) || d <= 0) fail("its rotary positions are divided by what is no positive number");
@@ -183,14 +178,6 @@ ImportSource open_gguf_source(const std::filesystem::path& path) {
   const std::string_view tokenizer = file->text("tokenizer.ggml.model").value_or("");
   if (tokenizer == "gpt2" || tokenizer == "llama") {  // BPE over bytes, SentencePiece's
     source.tokenizer_json = tokenizer_json_of_gguf(*file);
-    if (tokenizer == "llama") {
-      try {
-        Tokenizer::from_json(source.tokenizer_json, "the tokenizer");
-      } catch (const Error& e) {  // the weights are still worth having
-        source.tokenizer_json.clear();
-        source.no_tokenizer = e.what();
-      }
-    }
   } else {
     source.no_tokenizer = "its tokenizer is no BPE (key 'tokenizer.ggml.model')";
   }

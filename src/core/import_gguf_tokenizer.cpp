@@ -23,8 +23,6 @@ const std::map<std::string_view, PreTokenizer> kPreTokenizers{
     {"llama-v3", PreTokenizer::kLlama3}, {"qwen2", PreTokenizer::kQwen},
 };
 
-constexpr const char* kSpaceSign = "\u2581";  // SentencePiece's way of writing a space
-
 constexpr size_t kMostPieceBytes = 256;  // SentencePiece's are of 16 characters unless it is told otherwise
 
 enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
@@ -65,9 +63,11 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
   const bool by_scores = file.text("tokenizer.ggml.model").value_or("") == "llama";
   const std::string_view name = by_scores ? "" : file.text("tokenizer.ggml.pre").value_or("");
   const auto found = kPreTokenizers.find(name);
-  if (!by_scores && found == kPreTokenizers.end())
-    fail("key 'tokenizer.ggml.pre': \"" + std::string(name) + "\" isn't read",
-         "these are: " + supported_pre_tokenizers());
+  if (!by_scores && found == kPreTokenizers.end()) {
+    std::string known;
+    for (const auto& [theirs, ours] : kPreTokenizers) known += (known.empty() ? "" : ", ") + std::string(theirs);
+    fail("key 'tokenizer.ggml.pre': \"" + std::string(name) + "\" isn't read", "these are: " + known);
+  }
   const PreTokenizer variant = by_scores ? PreTokenizer::kLlama2 : found->second;
   const auto tokens = file.texts("tokenizer.ggml.tokens");
   const auto types = file.integers("tokenizer.ggml.token_type");
@@ -130,7 +130,7 @@ std::string tokenizer_json_of_gguf(const GgufFile& file) {
     const bool adds_space = file.boolean("tokenizer.ggml.add_space_prefix").value_or(true);
     const nlohmann::json prepend = {{"type", "Prepend"}, {"prepend", kSpaceSign}}, fuse = {{"type", "Fuse"}},
                          bytes = {{"type", "ByteFallback"}};
-    const auto replace = [](const char* from, const char* to) -> nlohmann::json {
+    const auto replace = [](std::string_view from, std::string_view to) -> nlohmann::json {
       return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
     };
     const nlohmann::json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};

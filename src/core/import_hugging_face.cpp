@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "core/import_source.h"
 #include "core/safetensors.h"
-#include "core/tokenizer.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -239,19 +238,6 @@ void add_tensors(const fs::path& path, ImportSource& source) {
   source.open_files.push_back(std::move(file));
 }
 
-void read_tokenizer(const fs::path& folder, ImportSource& source) {
-  const fs::path path = folder / "tokenizer.json";
-  source.no_tokenizer = "it has no tokenizer.json";
-  if (!fs::exists(path)) return;
-  std::string json = read_file(path);
-  try {
-    Tokenizer::from_json(json, "tokenizer.json");
-    source.tokenizer_json = std::move(json);
-  } catch (const Error& e) {  // SentencePiece's other kind, say: the weights are still worth having
-    source.no_tokenizer = e.what();
-  }
-}
-
 }  // namespace
 
 ImportSource open_hugging_face_source(const fs::path& folder) {
@@ -263,7 +249,11 @@ ImportSource open_hugging_face_source(const fs::path& folder) {
   source.ignored = {"rotary_emb.inv_freq"};
   if (source.architecture.trunk.tied_embeddings) source.ignored.push_back(source.names.head);
   for (const fs::path& file : weight_files(folder)) add_tensors(file, source);
-  read_tokenizer(folder, source);
+  if (const fs::path path = folder / "tokenizer.json"; fs::exists(path)) {
+    source.tokenizer_json = read_file(path);
+  } else {
+    source.no_tokenizer = "it has no tokenizer.json";
+  }
   source.eos_tokens = config.eos_tokens(source.architecture.trunk.vocab_size);
   if (const fs::path path = folder / "generation_config.json"; fs::exists(path)) {
     const auto tokens = HuggingFaceConfig(path).eos_tokens(source.architecture.trunk.vocab_size);

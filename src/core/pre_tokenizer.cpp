@@ -157,6 +157,13 @@ nlohmann::json pre_tokenizer_json(PreTokenizer pre_tokenizer) {
   return {{"type", "Sequence"}, {"pretokenizers", {first, byte_level}}};
 }
 
+std::string with_spaces(std::string_view text) {
+  std::string result;
+  for (size_t sign; (sign = text.find(kSpaceSign)) != text.npos; text.remove_prefix(sign + kSpaceSign.size()))
+    result.append(text.substr(0, sign)).append(1, ' ');
+  return result.append(text);
+}
+
 size_t piece_end(PreTokenizer pre_tokenizer, std::string_view text, size_t start) {
   if (pre_tokenizer == PreTokenizer::kLlama2) {
     const size_t word = text.find_first_not_of(' ', start);

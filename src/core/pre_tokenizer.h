@@ -27,6 +27,10 @@ std::optional<PreTokenizer> pre_tokenizer_of_regex(std::string_view regex);
 // The variant as tokenizer.json's "pre_tokenizer".
 nlohmann::json pre_tokenizer_json(PreTokenizer pre_tokenizer);
 
+// SentencePiece's way of writing a space, and a text with spaces for it.
+inline constexpr std::string_view kSpaceSign = "\u2581";
+std::string with_spaces(std::string_view text);
+
 // Where the piece that starts at `start` < text.size() ends. The text must be valid UTF-8.
 size_t piece_end(PreTokenizer pre_tokenizer, std::string_view text, size_t start);
 

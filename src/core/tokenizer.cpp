@@ -150,16 +150,11 @@ struct Tokenizer::Impl {
 
   // A text, or what stands between two added tokens of one, as SentencePiece has it.
   std::string with_space_in_front(std::string_view text, bool is_first) const {
-    constexpr std::string_view kSpaceSign = "\u2581";
-    std::string result;
     const bool has_space = text.starts_with(' ') || text.starts_with(kSpaceSign);
-    if (space_in_front == SpaceInFront::kEvery || (space_in_front != SpaceInFront::kNone && !has_space &&
-                                                   (is_first || space_in_front == SpaceInFront::kEveryMissing))) {
-      result = ' ';
-    }
-    for (size_t sign; (sign = text.find(kSpaceSign)) != text.npos; text.remove_prefix(sign + kSpaceSign.size()))
-      result.append(text.substr(0, sign)).append(1, ' ');
-    return result.append(text);
+    const bool adds =
+        space_in_front == SpaceInFront::kEvery || (space_in_front != SpaceInFront::kNone && !has_space &&
+                                                   (is_first || space_in_front == SpaceInFront::kEveryMissing));
+    return (adds ? " " : "") + with_spaces(text);
   }
 
   void encode_piece(std::string_view piece, std::vector<int32_t>& tokens) const {

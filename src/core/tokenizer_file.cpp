@@ -9,16 +9,14 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "core/tokenizer_checker.h"
 #include "core/tokenizer_sax.h"
 #include "core/unicode.h"
 
 namespace tessera {
 namespace {
 
-using JsonValue = nlohmann::json;
-
 constexpr int64_t kMaxVocabSize = 1 << 22;
-constexpr const char* kSpaceSign = "\u2581";  // SentencePiece's way of writing a space
 
 // GPT-2's alphabet writes each byte as one printable character: the byte's own number where that is one, else the next
 // from 256 on.
@@ -43,25 +41,19 @@ struct TextHash {
   size_t operator()(std::string_view text) const { return XXH3_64bits(text.data(), text.size()); }
 };
 
-class FileChecker {
+class FileReader : TokenizerChecker {
  public:
-  FileChecker(std::string_view json, const std::string& what)
-      : what_(what), content_(parse_tokenizer_json(json, what)) {}
+  FileReader(std::string_view json, const std::string& what)
+      : TokenizerChecker(what), content_(parse_tokenizer_json(json, what)) {}
 
-  TokenizerFile check() {
+  TokenizerFile read() {
     const JsonValue& root = content_.rest;
     const JsonValue& model = member(root, "", "model");
     if (!model.is_object()) fail("model must be an object, found " + text_of(model));
     if (auto version = root.find("version"); version != root.end() && *version != "1.0")
       fail("version must be \"1.0\", found " + text_of(*version));
     check_model(model);
-    if (bool_member(model, "model", "byte_fallback", false)) {
-      read_space_in_front(root);
-    } else {
-      read_normalizer(root);
-      read_pre_tokenizer(member(root, "", "pre_tokenizer"));
-      check_decoder(root);
-    }
+    read_steps(*this, root, bool_member(model, "model", "byte_fallback", false), file_);
     read_vocab();
     read_merges();
     read_added_tokens(root);
@@ -70,47 +62,17 @@ class FileChecker {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& message, const std::string& hint = "") const {
-    // A broken file may have megabytes where a name should be.
-    std::string_view start = std::string_view(message).substr(0, 400);
-    start = start.substr(0, valid_utf8_prefix(start));
-    throw Error(ErrorCode::kData, what_ + ": " + std::string(start) + (start.size() < message.size() ? "..." : ""),
-                hint);
-  }
-
-  static std::string text_of(const JsonValue& value) {
-    return value.dump(-1, ' ', false, JsonValue::error_handler_t::replace);
-  }
-
-  const JsonValue& member(const JsonValue& object, const std::string& place, const std::string& key) const {
-    if (!object.is_object())
-      fail((place.empty() ? "the file" : place) + " must be an object, found " + text_of(object));
-    auto found = object.find(key);
-    if (found == object.end()) fail((place.empty() ? "" : place + ".") + key + " is missing");
-    return *found;
-  }
-
-  bool bool_member(const JsonValue& object, const std::string& place, const std::string& key, bool if_missing) const {
-    if (object.find(key) == object.end()) return if_missing;
-    const JsonValue& value = object[key];
-    if (!value.is_boolean()) fail(place + "." + key + " must be true or false, found " + text_of(value));
-    return value.get<bool>();
-  }
-
-  std::string type_of(const JsonValue& object, const std::string& place) const {
-    const JsonValue& type = member(object, place, "type");
-    if (!type.is_string()) fail(place + ".type must be a string, found " + text_of(type));
-    return type.get<std::string>();
-  }
-
   void check_model(const JsonValue& model) {
     // GPT-2's own file has no type.
     std::string type = model.contains("type") ? type_of(model, "model") : "BPE";
-    if (type != "BPE") fail("model.type \"" + type + "\" is of a kind we don't read", "Supported: BPE over bytes.");
+    if (type != "BPE")
+      fail("model.type \"" + type + "\" is of a kind we don't read",
+           "Supported: BPE over bytes, or with byte_fallback.");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       auto value = model.find(key);
       if (value != model.end() && !value->is_null() && *value != "")
-        fail(std::string("model.") + key + " must be null, found " + text_of(*value), "Supported: BPE over bytes.");
+        fail(std::string("model.") + key + " must be null, found " + text_of(*value),
+             "Supported: BPE over bytes, or with byte_fallback.");
     }
     if (auto dropout = model.find("dropout"); dropout != model.end() && !dropout->is_null() && *dropout != 0.0)
       fail("model.dropout must be null, found " + text_of(*dropout));
@@ -119,116 +81,6 @@ class FileChecker {
       fail("model.ignore_merges with byte_fallback isn't supported");
     if (!content_.has_vocab) fail("model.vocab must be an object, found " + text_of(member(model, "model", "vocab")));
     if (!content_.has_merges) fail("model.merges must be an array, found " + text_of(member(model, "model", "merges")));
-  }
-
-  // The steps of "normalizer", "pre_tokenizer" or "decoder": none, one, or a Sequence.
-  std::vector<const JsonValue*> steps_of(const JsonValue& root, const std::string& key, const std::string& list_key) {
-    const auto found = root.find(key);
-    if (found == root.end() || found->is_null()) return {};
-    if (type_of(*found, key) != "Sequence") return {&*found};
-    const JsonValue& list = member(*found, key, list_key);
-    if (!list.is_array()) fail(key + "." + list_key + " must be an array, found " + text_of(list));
-    std::vector<const JsonValue*> steps;
-    for (const JsonValue& step : list) steps.push_back(&step);
-    return steps;
-  }
-
-  // kLlama2, in one of two forms: spaces are written as U+2581 by the normalizer (Prepend, Replace) or by a Metaspace.
-  void read_space_in_front(const JsonValue& root) {
-    file_.pre_tokenizer = PreTokenizer::kLlama2;
-    const auto expect = [&](const JsonValue& step, const std::string& place, const char* key, const JsonValue& value) {
-      if (const JsonValue& found = member(step, place, key); found != value)
-        fail(place + "." + key + " must be " + text_of(value) + ", found " + text_of(found));
-    };
-    bool replaces = false;
-    for (const JsonValue* step : steps_of(root, "normalizer", "normalizers")) {
-      const std::string type = type_of(*step, "normalizer");
-      if (type == "Prepend" && !replaces && file_.space_in_front == SpaceInFront::kNone) {
-        expect(*step, "normalizer.Prepend", "prepend", kSpaceSign);
-        file_.space_in_front = SpaceInFront::kEvery;
-      } else if (type == "Replace" && !replaces) {
-        expect(*step, "normalizer.Replace", "pattern", {{"String", " "}});
-        expect(*step, "normalizer.Replace", "content", kSpaceSign);
-        replaces = true;
-      } else {
-        fail("normalizer \"" + type + "\" is of a kind we don't read here", "With byte_fallback: Prepend, Replace.");
-      }
-    }
-    for (const JsonValue* step : steps_of(root, "pre_tokenizer", "pretokenizers")) {
-      const std::string type = type_of(*step, "pre_tokenizer");
-      if (type != "Metaspace" || replaces)
-        fail("pre_tokenizer \"" + type + "\" is of a kind we don't read here", "With byte_fallback: null, Metaspace.");
-      expect(*step, "pre_tokenizer.Metaspace", "replacement", kSpaceSign);
-      if (file_.space_in_front != SpaceInFront::kNone)
-        fail("normalizer \"Prepend\" beside a Metaspace isn't supported");
-      if (bool_member(*step, "pre_tokenizer.Metaspace", "split", true))
-        fail("pre_tokenizer.Metaspace.split must be false", "With true no token would hold two spaces.");
-      const JsonValue& scheme = member(*step, "pre_tokenizer.Metaspace", "prepend_scheme");
-      if (scheme == "always") file_.space_in_front = SpaceInFront::kEveryMissing;
-      if (scheme == "first") file_.space_in_front = SpaceInFront::kFirstMissing;
-      if (scheme != "always" && scheme != "first" && scheme != "never")
-        fail("pre_tokenizer.Metaspace.prepend_scheme " + text_of(scheme) + " is of a kind we don't read");
-      replaces = true;
-    }
-    if (!replaces)
-      fail("with model.byte_fallback spaces must be replaced by \"" + std::string(kSpaceSign) + "\"",
-           "Supported: a normalizer that does (Replace), or a pre_tokenizer (Metaspace).");
-    for (const JsonValue* step : steps_of(root, "decoder", "decoders")) {
-      const std::string type = type_of(*step, "decoder");
-      if (type != "Replace" && type != "ByteFallback" && type != "Fuse" && type != "Strip" && type != "Metaspace")
-        fail("decoder \"" + type + "\" is of a kind we don't read here",
-             "With byte_fallback: Replace, ByteFallback, Fuse, Strip, Metaspace.");
-    }
-  }
-
-  void read_normalizer(const JsonValue& root) {
-    auto normalizer = root.find("normalizer");
-    file_.nfc = normalizer != root.end() && !normalizer->is_null();
-    if (!file_.nfc) return;
-    std::string type = type_of(*normalizer, "normalizer");
-    if (type != "NFC") fail("normalizer \"" + type + "\" is of a kind we don't read", "Supported: null, NFC.");
-  }
-
-  void read_pre_tokenizer(const JsonValue& pre_tokenizer) {
-    if (!pre_tokenizer.is_object()) fail("pre_tokenizer must be an object, found " + text_of(pre_tokenizer));
-    const std::vector<const JsonValue*> steps = steps_of(content_.rest, "pre_tokenizer", "pretokenizers");
-    std::string structure;
-    for (const JsonValue* step : steps) structure += (structure.empty() ? "" : ", ") + type_of(*step, "pre_tokenizer");
-
-    auto unsupported = [&](const std::string& why) {
-      fail("pre_tokenizer [" + structure + "] " + why, "Supported: " + supported_pre_tokenizers() + ".");
-    };
-    if (structure != "ByteLevel" && structure != "Digits, ByteLevel" && structure != "Split, ByteLevel")
-      unsupported("is of a kind we don't read");
-    const JsonValue& byte_level = *steps.back();
-    if (bool_member(byte_level, "ByteLevel", "add_prefix_space", true)) unsupported("adds a space in front of texts");
-    bool gpt2_rules = bool_member(byte_level, "ByteLevel", "use_regex", true);
-
-    const JsonValue& first = *steps.front();
-    if (structure == "Split, ByteLevel") {
-      const JsonValue& pattern = member(first, "Split", "pattern");
-      const JsonValue& regex = member(pattern, "Split.pattern", "Regex");
-      if (!regex.is_string()) fail("Split.pattern.Regex must be a string, found " + text_of(regex));
-      auto variant = pre_tokenizer_of_regex(regex.get<std::string>());
-      if (!variant) unsupported("splits by a pattern we don't read: " + text_of(regex));
-      if (member(first, "Split", "behavior") != "Isolated")
-        unsupported("has a Split whose behavior isn't \"Isolated\"");
-      if (bool_member(first, "Split", "invert", false)) unsupported("has a Split that is inverted");
-      if (gpt2_rules) unsupported("splits twice (ByteLevel.use_regex after a Split)");
-      file_.pre_tokenizer = *variant;
-      return;
-    }
-    if (!gpt2_rules) unsupported("doesn't split (ByteLevel.use_regex is false)");
-    file_.pre_tokenizer = structure == "ByteLevel" ? PreTokenizer::kGpt2 : PreTokenizer::kSmolLm2;
-    if (structure != "ByteLevel" && !bool_member(first, "Digits", "individual_digits", false))
-      unsupported("keeps digits together (Digits.individual_digits is false)");
-  }
-
-  void check_decoder(const JsonValue& root) {
-    auto decoder = root.find("decoder");
-    if (decoder == root.end() || decoder->is_null()) return;
-    std::string type = type_of(*decoder, "decoder");
-    if (type != "ByteLevel") fail("decoder \"" + type + "\" is of a kind we don't read", "Supported: ByteLevel.");
   }
 
   void add_id(int64_t id, const std::string& token, const std::string& place) {
@@ -278,14 +130,6 @@ class FileChecker {
   static std::string byte_token(int byte) {
     constexpr char kDigits[] = "0123456789ABCDEF";
     return {'<', '0', 'x', kDigits[byte / 16], kDigits[byte % 16], '>'};
-  }
-
-  static std::string with_spaces(std::string_view text) {
-    constexpr std::string_view kSign = kSpaceSign;
-    std::string result;
-    for (size_t sign; (sign = text.find(kSign)) != text.npos; text.remove_prefix(sign + kSign.size()))
-      result.append(text.substr(0, sign)).append(1, ' ');
-    return result.append(text);
   }
 
   int32_t merge_part(std::string_view token, size_t rank) const {
@@ -351,8 +195,10 @@ class FileChecker {
 
   void fill_bytes() {
     file_.token_bytes.resize(is_used_.size());
-    for (const AddedToken& token : file_.added_tokens) file_.token_bytes[token.id] = token.text;
-    if (file_.pre_tokenizer == PreTokenizer::kLlama2) {
+    const bool by_characters = file_.pre_tokenizer == PreTokenizer::kLlama2;
+    for (const AddedToken& token : file_.added_tokens)
+      file_.token_bytes[token.id] = by_characters ? with_spaces(token.text) : token.text;
+    if (by_characters) {
       for (const auto& [token, id] : content_.vocab) {
         if (!added_ids_.contains(static_cast<int32_t>(id))) file_.token_bytes[id] = with_spaces(token);
       }
@@ -380,7 +226,6 @@ class FileChecker {
     }
   }
 
-  const std::string& what_;
   TokenizerJson content_;
   TokenizerFile file_{};
   std::unordered_map<std::string_view, int32_t, TextHash> ids_;  // of texts in content_
@@ -391,7 +236,7 @@ class FileChecker {
 }  // namespace
 
 TokenizerFile read_tokenizer_file(std::string_view json, const std::string& what) {
-  return FileChecker(json, what).check();
+  return FileReader(json, what).read();
 }
 
 }  // namespace tessera

@@ -102,6 +102,14 @@ TEST(TokenizerTest, SentencePieceNeverFindsALiteralSpace) {
   EXPECT_EQ(make(json).encode("b"), (Tokens{259, 261}));
 }
 
+TEST(TokenizerTest, SentencePieceWritesSpacesInAddedTokensToo) {
+  Json json = llama2_tokenizer();
+  json["added_tokens"].push_back({{"id", 267}, {"content", "▁x▁"}});
+  const Tokenizer tokenizer = make(json);
+  EXPECT_EQ(tokenizer.encode("b▁x▁"), (Tokens{259, 261, 267}));
+  EXPECT_EQ(tokenizer.decode(Tokens{261, 267}), "b x ");
+}
+
 TEST(TokenizerTest, WhereSentencePieceHasASpaceInFront) {
   Json json = llama2_tokenizer();
   const auto expect = [&](const Tokens& plain, const Tokens& after_space, const Tokens& after_special) {
