@@ -109,11 +109,14 @@ TokenLists read_texts(const std::string& data, const ModelFolder& model) {
     std::vector<int32_t> tokens = tokenizer.encode(cut_text(d.text, 16 * kLongest));
     if (tokens.size() >= kLongest) texts.push_back(std::move(tokens));
   });
+  if (by_domain.empty()) throw Error(ErrorCode::kData, data + " has no documents");
   size_t fewest = kTextsADomain;
-  for (const auto& [domain, texts] : by_domain) fewest = std::min(fewest, texts.size());
-  if (by_domain.empty() || fewest == 0)
-    throw Error(ErrorCode::kData, fmt::format("{}: it takes a document of {} tokens of each domain", data, kLongest),
-                "join shorter ones");
+  for (const auto& [domain, texts] : by_domain) {
+    fewest = std::min(fewest, texts.size());
+    if (texts.empty())
+      throw Error(ErrorCode::kData, fmt::format("{}: no document of \"{}\" has {} tokens", data, domain, kLongest),
+                  "join shorter ones");
+  }
   TokenLists found;
   for (size_t i = 0; i < fewest; ++i) {
     for (const auto& [domain, texts] : by_domain) found.push_back(texts[i]);
@@ -139,9 +142,9 @@ class Runner {
     model.architecture.trunk.context_length = std::max(model.architecture.trunk.context_length, kLongest);
     engine_ = std::make_unique<engine::Engine>(std::move(model), options);
   }
-  static Runner random(const Architecture& a, int threads, const TokenLists* texts = nullptr) {
+  static Runner random(const Architecture& a, int bits, int threads, const TokenLists* texts = nullptr) {
     const TemporaryFolder folder(fs::temp_directory_path() / ("tessera-route-" + std::to_string(::getpid())));
-    write_random_model(folder.path, a);
+    write_random_model(folder.path, a, bits);
     return {open_model(folder.path), threads, texts};  // stays mapped when the folder goes
   }
   struct Times {
@@ -210,16 +213,19 @@ void say(fmt::format_string<Values...> format, Values&&... values) {
 void run_bench_route(const Arguments& args) {
   const bool is_model = fs::is_directory(args.source);
   Architecture architecture;
+  int bits = 0;  // of a quantised model; then everything that it is compared with has them too
   if (args.monolithic_width % 2 != 0)
     throw Error(ErrorCode::kUsage, fmt::format("--monolithic-width {}: positions rotate pairs", args.monolithic_width),
                 "take an even width");
   if (is_model && !args.overrides.empty())
     throw Error(ErrorCode::kUsage, "'" + args.overrides[0] + "': a model's sizes are what they are",
                 "config keys can be set with a file of configs/");
-  if (!is_model && !args.data.empty())
+  if (!is_model && !args.data.empty() && fs::exists(args.source))
     throw Error(ErrorCode::kUsage, "--data: routers of random weights read no text", "take a model or a run");
   if (is_model) {
-    architecture = open_model(args.source).architecture;
+    const ModelFolder model = open_model(args.source);
+    architecture = model.architecture;
+    if (model.config.contains("quantised")) bits = model.config["quantised"].at("bits").get<int>();
   } else {
     Config config = load_config(args.source, args.overrides);
     if (config.model.trunk.vocab_size == 0) config.model.trunk.vocab_size = 4096;
@@ -254,9 +260,9 @@ void run_bench_route(const Arguments& args) {
     const Architecture a = is_own_text ? architecture
                                        : routers_only(n == own ? architecture : with_components(architecture, n)),
                        one = monolithic(a, width, args.monolithic_layers);
-    Runner progressive =
-               is_own_text ? Runner(open_model(args.source), args.threads, &texts) : Runner::random(a, args.threads),
-           whole = Runner::random(one, args.threads, is_own_text ? &texts : nullptr);
+    Runner progressive = is_own_text ? Runner(open_model(args.source), args.threads, &texts)
+                                     : Runner::random(a, bits, args.threads),
+           whole = Runner::random(one, bits, args.threads, is_own_text ? &texts : nullptr);
     const auto routing_ms = [](Runner& runner, auto measure, int num_tokens) {
       return [&runner, measure, num_tokens](int turn) { return (runner.*measure)(turn, num_tokens).routing_ms; };
     };
@@ -278,7 +284,7 @@ void run_bench_route(const Arguments& args) {
       report[fmt::format("ratio_{}", what)] = pair.ratio;
     }
     Runner model = is_model ? Runner(open_model(args.source), args.threads, texts.empty() ? nullptr : &texts)
-                            : Runner::random(architecture, args.threads);
+                            : Runner::random(architecture, bits, args.threads);
     const int tokens = std::min(512, architecture.trunk.context_length);
     std::vector<double> shares, forwards_ms;
     model.prefill(0, tokens);
@@ -304,6 +310,8 @@ void run_bench_route(const Arguments& args) {
        {{"kind", c.kind},
         {"width", width_of_heads(architecture)},
         {"num_layers", kind == "trunk" ? 0 : c.num_layers}}}};
+  if (bits > 0) report["bits"] = bits;
+  if (!texts.empty()) report["trained_components"] = own;  // the others have random weights and tokens
   report["threads"] = args.threads > 0 ? args.threads : num_cpus();
   report["cpu"] = machine_name();
   report["commit"] = commit();

@@ -57,8 +57,10 @@ void write_random_weights(const std::filesystem::path& folder) {
   writer.close();
 }
 
-void write_random_model(const std::filesystem::path& folder, const Architecture& architecture) {
-  write_json_file(folder / "config.json", {{"format", "tessera-1"}, {"model", to_json(architecture)}});
+void write_random_model(const std::filesystem::path& folder, const Architecture& architecture, int bits) {
+  Json config = {{"format", "tessera-1"}, {"model", to_json(architecture)}};
+  if (bits > 0) config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
+  write_json_file(folder / "config.json", config);
   write_random_weights(folder);
 }
 

@@ -72,18 +72,22 @@ TextRun run(Engine& engine, const std::vector<int32_t>& tokens, size_t piece) {
   return out;
 }
 
-std::map<Part, int> parts_in(int bits) {  // as `quantize` does it
-  return {{Part::kAttention, bits},        {Part::kDense, bits},    {Part::kBank, bits},
-          {Part::kComponent, bits},        {Part::kAlwaysOn, bits}, {Part::kEmbedding, std::max(bits, 8)},
-          {Part::kHead, std::max(bits, 8)}};
+std::map<Part, int> parts_in(int bits, const Architecture& a) {  // as `quantize` does it
+  std::map<Part, int> parts = {
+      {Part::kAttention, bits},        {Part::kDense, bits},    {Part::kBank, bits},
+      {Part::kComponent, bits},        {Part::kAlwaysOn, bits}, {Part::kEmbedding, std::max(bits, 8)},
+      {Part::kHead, std::max(bits, 8)}};
+  if (bits < 16 && a.component_router.kind == "trunk") parts[Part::kComponentRouter] = bits;  // its heads, as wide
+  return parts;
 }
 
 TEST(Engine, AnyWayToRunATextGivesTheSameBits) {
   for (const Kind& kind : kinds()) {
     SCOPED_TRACE(kind.name);
     const auto plain = write_random_model(kind.architecture, kind.name);
-    const auto in_bf16 = quantised(plain, parts_in(16)), in_8_bits = quantised(plain, parts_in(8)),
-               in_4_bits = quantised(plain, parts_in(4));
+    const auto in_bf16 = quantised(plain, parts_in(16, kind.architecture)),
+               in_8_bits = quantised(plain, parts_in(8, kind.architecture)),
+               in_4_bits = quantised(plain, parts_in(4, kind.architecture));
     // 170 tokens: enough for two threads to take blocks of rows.
     const std::vector<int32_t> tokens = random_tokens(170, 60, 1), other = random_tokens(140, 60, 2);
     for (const auto& [folder, kv] :
@@ -150,29 +154,50 @@ TEST(Engine, ABeginningThatIsTakenOverGivesTheSameBits) {
   }
 }
 
+// A text's log-probabilities and routes with quantised weights, and with f32 ones of the values that they stand for.
+struct QuantisedAndPlain {
+  ScoredText quantised, plain;
+};
+QuantisedAndPlain score_both(const Architecture& a, int bits, bool replay) {
+  const std::vector<int32_t> tokens = random_tokens(120, 60, 6);
+  const std::map<Part, int> parts = parts_in(bits, a);
+  const auto stand_for = [&](const TensorSpec& spec, std::vector<float>& v) {
+    if (!parts.contains(spec.part) || spec.shape.size() != 2) return;
+    const int of_part = parts.at(spec.part);
+    std::vector<std::byte> made(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], of_part)));
+    quantise_matrix(v.data(), spec.shape[0], spec.shape[1], of_part, made.data());
+    const WeightMatrix matrix = {made.data(), of_part == 8 ? WeightType::kQ8 : WeightType::kQ4, spec.shape[0],
+                                 spec.shape[1]};
+    for (int64_t row = 0; row < spec.shape[0]; ++row) copy_weight_row(matrix, row, v.data() + row * spec.shape[1]);
+  };
+  Engine f32(open_model(write_random_model(a, fmt::format("stands-for-{}", bits), stand_for)), {1});
+  Engine quantised_one(open_model(quantised(write_random_model(a, "hierarchy"), parts)), {1});
+  EngineScorer plain_scorer(f32), scorer(quantised_one);
+  const ScoredText plain = plain_scorer.score({&tokens, 1})[0];
+  return {replay ? scorer.score({&tokens, 1}, {}, {&plain.route, 1})[0] : scorer.score({&tokens, 1})[0], plain};
+}
+
 // With activations of 16 bits (8-bit weights) and of 8 (4-bit weights), on the same route.
 TEST(Engine, QuantisedWeightsSayWhatTheyStandFor) {
-  const Architecture a = tiny_architecture();
-  const std::vector<int32_t> tokens = random_tokens(120, 60, 6);
   for (const auto& [bits, bound] : {std::pair(8, 2e-3), std::pair(4, 0.2)}) {
-    const auto stand_for = [&, parts = parts_in(bits)](const TensorSpec& spec, std::vector<float>& v) {
-      if (!parts.contains(spec.part) || spec.shape.size() != 2) return;
-      const int of_part = parts.at(spec.part);
-      std::vector<std::byte> made(static_cast<size_t>(quantised_bytes(spec.shape[0], spec.shape[1], of_part)));
-      quantise_matrix(v.data(), spec.shape[0], spec.shape[1], of_part, made.data());
-      const WeightMatrix matrix = {made.data(), of_part == 8 ? WeightType::kQ8 : WeightType::kQ4, spec.shape[0],
-                                   spec.shape[1]};
-      for (int64_t row = 0; row < spec.shape[0]; ++row) copy_weight_row(matrix, row, v.data() + row * spec.shape[1]);
-    };
-    Engine f32(open_model(write_random_model(a, fmt::format("stands-for-{}", bits), stand_for)), {1});
-    Engine quantised_one(open_model(quantised(write_random_model(a, "hierarchy"), parts_in(bits))), {1});
-    EngineScorer expected(f32), scorer(quantised_one);
-    const ScoredText whole = expected.score({&tokens, 1})[0];
-    const std::vector<float> found = scorer.score({&tokens, 1}, {}, {&whole.route, 1})[0].log_probs;
-    ASSERT_EQ(found.size(), whole.log_probs.size());
+    const auto [found, expected] = score_both(tiny_architecture(), bits, /*replay=*/true);
+    ASSERT_EQ(found.log_probs.size(), expected.log_probs.size());
     double error = 0;
-    for (size_t i = 0; i < found.size(); ++i) error += std::fabs(found[i] - whole.log_probs[i]);
-    EXPECT_LT(error / static_cast<double>(found.size()), bound) << bits << " bits, nats a token";
+    for (size_t i = 0; i < found.log_probs.size(); ++i) error += std::fabs(found.log_probs[i] - expected.log_probs[i]);
+    EXPECT_LT(error / static_cast<double>(found.log_probs.size()), bound) << bits << " bits, nats a token";
+  }
+}
+
+TEST(Engine, QuantisedHeadsChooseWhatTheyStandFor) {
+  Architecture a = tiny_architecture();
+  a.component_router.kind = "trunk";
+  for (const auto& [bits, least] : {std::pair(8, 0.99), std::pair(4, 0.8)}) {
+    const auto [found, expected] = score_both(a, bits, /*replay=*/false);
+    const std::vector<int32_t>&ids = found.route.components_TLK, &theirs = expected.route.components_TLK;
+    ASSERT_EQ(ids.size(), theirs.size());
+    size_t same = 0;
+    for (size_t i = 0; i < ids.size(); ++i) same += ids[i] == theirs[i];
+    EXPECT_GT(static_cast<double>(same) / static_cast<double>(ids.size()), least) << bits << " bits";
   }
 }
 

@@ -150,18 +150,23 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
     transformer_.attention(router.blocks[i], static_cast<int>(i), d.num_heads, eps, encoder_rotary_, places, x_.data());
     transformer_.feed_forward(router.blocks[i], eps, rows, x_.data());
   }
-  std::vector<std::vector<float>> decided;
+  const size_t m = routed_.size();
+  std::vector<float> pooled_CW(ends.size() * static_cast<size_t>(width), 0.0f), logits_CM(ends.size() * m);
+  float* pooled = pooled_CW.data();
   for (int64_t first = 0; const int64_t chunk_end : ends) {
     const int64_t last = chunk_end / patch - first_patch;
-    std::vector<float> pooled(static_cast<size_t>(width), 0.0f);
     for (int64_t r = first; r < last; ++r) {
-      for (int64_t i = 0; i < width; ++i) pooled[static_cast<size_t>(i)] += x_[static_cast<size_t>(r * width + i)];
+      for (int64_t i = 0; i < width; ++i) pooled[i] += x_[static_cast<size_t>(r * width + i)];
     }
-    for (float& value : pooled) value *= 1.0f / static_cast<float>(last - first);
+    for (int64_t i = 0; i < width; ++i) pooled[i] *= 1.0f / static_cast<float>(last - first);
     first = last;
-    transformer_.norm(pooled.data(), router.norm, 1, eps, router.heads[0], normed_);
-    std::vector<float>& pi = decided.emplace_back(routed_.size());
-    transformer_.project(router.heads[0], normed_, pi.data(), 0, Store::kSet);
+    pooled += width;
+  }
+  transformer_.norm(pooled_CW.data(), router.norm, static_cast<int64_t>(ends.size()), eps, router.heads[0], normed_);
+  transformer_.project(router.heads[0], normed_, logits_CM.data(), static_cast<int64_t>(m), Store::kSet);
+  std::vector<std::vector<float>> decided;
+  for (auto logits = logits_CM.begin(); logits != logits_CM.end(); logits += static_cast<int64_t>(m)) {
+    std::vector<float>& pi = decided.emplace_back(logits, logits + static_cast<int64_t>(m));
     logits_to_pi(pi, d, allowed_);
     if (!std::isfinite(std::accumulate(pi.begin(), pi.end(), 0.0f))) refuse_router("domain");
   }
