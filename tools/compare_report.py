@@ -253,8 +253,8 @@ def per_seed_table(names: list[str], results: Results) -> list[str]:
 def pair_table(core: list[str], results: Results) -> list[str]:
     """Changes of mhc-75-100 against every core variant, and of its kin against their rivals."""
     rivals = {"mhc-75-100": [n for n in core if n != "mhc-75-100"]}
-    rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("mhc-progressive", "less-sharing", "shared-by-two")}
-    rivals |= {"mhc-trunk": ["flat-32", "flat-24", "flat-24-dense-first", "mhc-trunk-no-sharing"]}
+    rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("less-sharing", "shared-by-two")}
+    rivals |= {"mhc-trunk": ["flat-32", "flat-24", "flat-24-dense-first", "mhc-trunk-no-sharing"], "mhc-progressive": ["mhc-trunk", "flat-32", "flat-24"]}
     lines = head(["variant", "against", "seeds", "mean bits/byte", "by seed", "cross bits/byte", "choices"])
     for ours, others in rivals.items():
         for theirs in others:
