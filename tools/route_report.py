@@ -16,6 +16,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 from html import escape
 from pathlib import Path
 
@@ -74,15 +75,32 @@ def measure(configs: Path, names: dict[str, list[str]], pairs: dict[str, str], t
     return timing
 
 
+def bench_trained(models: dict[str, Path], other: dict, data: Path, *arguments: str) -> dict:
+    """Ratios of trained routers on documents, by number of components."""
+    found = {n: bench_route(model, other, "--components", n, "--data", str(data.resolve()), "--repeats", "61", *arguments) for n, model in models.items()}
+    return {what: {n: t[f"ratio_{what}"] for n, t in found.items()} for what in ("prefill512", "prefill4096", "decode")}
+
+
+def quantised(models: dict[str, Path], bits: str, folder: Path) -> dict[str, Path]:
+    made = {n: folder / f"{n}-q{bits}" for n in models}
+    for n, out in made.items():
+        subprocess.run(["./tessera", "quantize", str(models[n].resolve()), str(out), "--bits", bits], check=True, capture_output=True, cwd=ROOT)
+    return made
+
+
 def measure_chosen(given: argparse.Namespace, chosen: dict[str, str]) -> dict:
     """The chosen two in turns: routers of random weights (two domains always active) at four sizes, and, where their runs are there, the trained ones on
-    held-out documents (one domain or two, as level 1 decides) against random weights in the same trunk (whose time depends on no weight)."""
+    held-out documents (one domain or two, as level 1 decides) against random weights in the same trunk (whose time depends on no weight); these in f32 and,
+    both models whole, in 8 and 4 bits."""
     ours, other, threads = chosen["progressive"], size_of(given.configs, chosen["monolithic"]), ("--threads", str(given.threads))
     found = bench_route(given.configs / f"{ours}.json", other, "--repeats", "101", *threads)
     runs = {n: sorted(given.runs.glob(f"{ours}-[0-9]" if n == "32" else f"{ours}-of-{n}-[0-9]")) for n in found["by_components"]}
     if given.data.exists() and all(runs.values()):
-        trained = {n: bench_route(r[0], other, "--components", n, "--data", str(given.data.resolve()), "--repeats", "61", *threads) for n, r in runs.items()}
-        found["trained"] = {what: {n: t[f"ratio_{what}"] for n, t in trained.items()} for what in ("prefill512", "prefill4096", "decode")}
+        models = {n: r[0] for n, r in runs.items()}
+        found["trained"] = bench_trained(models, other, given.data, *threads)
+        for bits in ("8", "4"):
+            with tempfile.TemporaryDirectory() as folder:
+                found[f"trained_{bits}_bits"] = bench_trained(quantised(models, bits, Path(folder)), other, given.data, *threads)
     return found
 
 
@@ -192,10 +210,13 @@ def section(plan: dict, names: dict[str, list[str]], results: Results, loss: dic
                     f"{pair['ratio_decode']:.2f} in decoding (the published claim: 0.6). Time alone at more components, half of them general: " + "; ".join(
                         f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair[key].items())
                         for what, key in (("512 tokens", "by_components"), ("4,096 tokens", "by_components_prefill4096"), ("decoding", "by_components_decode")) if key in pair) + ".")  # fmt: skip
-        if trained := pair.get("trained"):
-            text.append("The same with the runs' own weights on held-out documents (the line above: random weights, two domains always active): " + "; ".join(
-                f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in trained[key].items())
-                for what, key in (("512 tokens", "prefill512"), ("4,096 tokens", "prefill4096"), ("decoding", "decode"))) + ".")  # fmt: skip
+        for weights, about in (("trained", "The same with the runs' own weights on held-out documents (the line above: random weights, two domains always active)"),
+                               ("trained_8_bits", "Both models in 8 bits (`./tessera quantize`: level 2's heads too, where they are 32 wide or more)"),
+                               ("trained_4_bits", "Both models in 4 bits")):  # fmt: skip
+            if trained := pair.get(weights):
+                text.append(f"{about}: " + "; ".join(
+                    f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in trained[key].items())
+                    for what, key in (("512 tokens", "prefill512"), ("4,096 tokens", "prefill4096"), ("decoding", "decode"))) + ".")  # fmt: skip
     for other in names[OTHERS]:  # what the comparison of the two kinds leaves out
         if other in ms and chosen.get("progressive") in ms:
             ratios = [ms[chosen["progressive"]][w] / ms[other][w] for w in ("prefill512", "prefill4096", "decode")]
