@@ -211,7 +211,7 @@ def section(plan: dict, names: dict[str, list[str]], results: Results, loss: dic
                         f"{what} " + ", ".join(f"{n}: {ratio:.2f}" for n, ratio in pair[key].items())
                         for what, key in (("512 tokens", "by_components"), ("4,096 tokens", "by_components_prefill4096"), ("decoding", "by_components_decode")) if key in pair) + ".")  # fmt: skip
         for weights, about in (("trained", "The same with the runs' own weights on held-out documents (the line above: random weights, two domains always active)"),
-                               ("trained_8_bits", "Both models in 8 bits (`./tessera quantize`: level 2's heads too, where they are 32 wide or more)"),
+                               ("trained_8_bits", "Both models in 8 bits (`./tessera quantize`: level 2's heads too, where they read 128 numbers or more)"),
                                ("trained_4_bits", "Both models in 4 bits")):  # fmt: skip
             if trained := pair.get(weights):
                 text.append(f"{about}: " + "; ".join(
