@@ -23,6 +23,7 @@ KINDS = {
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},
                        "domain_router": {"kind": "none"}, "component_router": {"kind": "gate"}}},
     "trunk": {"model": {"trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
+    "wide-trunk": {"model": {"trunk.width": 128, "trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
     "single": {"model": {"hierarchy": HIERARCHY | {"num_active": 1, "always_on_width": 12}}},
 }  # fmt: skip
 
@@ -121,6 +122,21 @@ def test_fewer_bits_are_smaller_files_and_nearly_the_same_text(data):
     assert run(TRAIN, "train", "hierarchy.json", "--init", "of-16", "--name=again", cwd=data).returncode == 0
     refused = run(TRAIN, "train", "hierarchy.json", "--init", "of-4", "--name=never", cwd=data)
     assert refused.returncode == 2 and "of-4" in refused.stderr
+
+
+def test_wide_heads_of_level_2_are_quantised_and_choose_the_same(data):
+    model = trained(data, "wide-trunk")
+    texts = [[0] + [(7 * i) % 4000 + 1 for i in range(100)]]
+    _, (exact,) = score(TESSERA, data, model, texts)
+    for bits, least in ((16, 0.97), (8, 0.97), (4, 0.5)):  # hardly trained: scores lie close
+        out = f"wide-{bits}"
+        assert run(TESSERA, "quantize", model, out, "--bits", bits, cwd=data).returncode == 0
+        weights = load_file(data / out / "model.safetensors") if bits < 16 else {}
+        heads = {name: w.dtype for name, w in weights.items() if name.startswith("component_router.heads.")}
+        assert bits == 16 or len(heads) > 1 and set(heads.values()) == {np.dtype("uint8")}
+        _, (route,) = score(TESSERA, data, out, texts)
+        same = [a == b for a, b in zip(exact["components"], route["components"])]
+        assert np.mean(same) > least, (bits, np.mean(same))
 
 
 def test_perplexity_and_bits_per_byte_agree(data):
