@@ -173,6 +173,11 @@ def test_bench_route_and_heat_map(folder):
     own = [TESSERA, "bench", "route", "runs/tiny", "--components", "8", "--repeats", 1, "--threads", 1, "--json"]
     report = last_json(run(*own, "--data", "long.jsonl", cwd=folder))
     assert set(report["by_components"]) == {"8"} and 0 < report["share_of_forward"] < 1
+    assert report["trained_components"] == 8 and "bits" not in report
+    run(TESSERA, "quantize", "runs/tiny", "tiny-q8", "--bits", 8, cwd=folder)
+    report = last_json(run(TESSERA, "bench", "route", "tiny-q8", *own[4:], "--data", "long.jsonl", cwd=folder))
+    assert report["bits"] == 8 and report["ratio_prefill512"] > 0
+    refused(run(TESSERA, "bench", "route", "runs/nowhere", "--data", "long.jsonl", cwd=folder, ok=False), "runs/nowhere")
     (folder / "short.jsonl").write_text(json.dumps({"text": "short", "domain": "code"}) + "\n")
     refused(run(*own, "--data", "short.jsonl", cwd=folder, ok=False), "short.jsonl", "4096")
     refused(run(TESSERA, "bench", "route", "tiny.json", "--data", "long.jsonl", cwd=folder, ok=False), "--data")

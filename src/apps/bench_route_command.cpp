@@ -213,7 +213,7 @@ void say(fmt::format_string<Values...> format, Values&&... values) {
 void run_bench_route(const Arguments& args) {
   const bool is_model = fs::is_directory(args.source);
   Architecture architecture;
-  int bits = 0;  // of a quantised model; then everything that it is compared with has them too
+  int bits = 0;  // of a model quantised to 8 or 4; then everything that it is compared with has them too
   if (args.monolithic_width % 2 != 0)
     throw Error(ErrorCode::kUsage, fmt::format("--monolithic-width {}: positions rotate pairs", args.monolithic_width),
                 "take an even width");

@@ -40,7 +40,7 @@ void write_random_weights(const std::filesystem::path& folder) {
     const double scale = 1.0 / std::sqrt(static_cast<double>(spec.shape.back()));
     const int64_t inputs = spec.shape.back(), outputs = num_elements(spec.shape) / inputs;
     const bool repeats = spec.part == Part::kBank || spec.part == Part::kComponent || spec.part == Part::kDense ||
-                         spec.part == Part::kAttention || spec.part == Part::kAlwaysOn || b > 0;
+                         spec.part == Part::kAttention || spec.part == Part::kAlwaysOn || spec.part == Part::kHead;
     const int64_t strip = repeats ? std::min<int64_t>(outputs, 64) : outputs;
     std::vector<float> values(static_cast<size_t>(strip * inputs));
     for (float& v : values) v = is_norm ? 1.0f : spec.buffer ? 0.0f : static_cast<float>(scale * rng.normal());

@@ -10,7 +10,9 @@ namespace {
 // The id of a special token by its text, -1: the tokenizer has none.
 int32_t special_token(const Tokenizer& tokenizer, const std::string& text) {
   const std::vector<int32_t> tokens = tokenizer.encode(text, /*parse_special=*/true);
-  return tokens.size() == 1 && tokenizer.token_bytes(tokens[0]) == text ? tokens[0] : -1;
+  const bool is_token =
+      tokens.size() == 1 && (tokenizer.is_special(tokens[0]) || tokenizer.token_bytes(tokens[0]) == text);
+  return is_token ? tokens[0] : -1;
 }
 
 // Tokens of text and special tokens in turn; neighbouring texts are encoded as one, as in training.

@@ -84,6 +84,7 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
     EXPECT_LE(total(name), 0.75 * total("flat-32")) << name;
     EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
   }
+  EXPECT_NEAR(active("distilled-level1") / active("flat-32"), 1, 0.01);
   for (const char* name : {"less-sharing", "shared-by-two"}) {
     EXPECT_NEAR(total(name) / total("hierarchy-no-sharing"), 1, 0.005) << name;
     EXPECT_NEAR(active(name) / active("hierarchy-no-sharing"), 1, 0.01) << name;

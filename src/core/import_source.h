@@ -37,7 +37,7 @@ struct ImportSource {
   SourceNames names;
   std::map<std::string, SourceTensor> tensors;
   std::vector<std::string> ignored;           // endings of names that are in the source and have nothing to tell
-  std::string tokenizer_json, chat_template;  // empty: none
+  std::string tokenizer_json, chat_template;  // empty: none; import_model drops a tokenizer that we don't read
   std::string no_tokenizer;                   // why there is none
   std::vector<int32_t> eos_tokens;
   Json origin;

@@ -2,7 +2,7 @@
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "core/tokenizer_file.h"
 
@@ -12,7 +12,7 @@ class TokenizerChecker {
  public:
   using JsonValue = nlohmann::json;
 
-  explicit TokenizerChecker(const std::string& what) : what_(what) {}
+  explicit TokenizerChecker(std::string what) : what_(std::move(what)) {}
 
   [[noreturn]] void fail(const std::string& message, const std::string& hint = "") const;
 
@@ -22,7 +22,7 @@ class TokenizerChecker {
   std::string type_of(const JsonValue& object, const std::string& place) const;
 
  private:
-  const std::string& what_;
+  std::string what_;
 };
 
 // "normalizer", "pre_tokenizer" and "decoder", into pre_tokenizer, nfc and space_in_front. Throws Error{kData} for

@@ -72,12 +72,13 @@ TextRun run(Engine& engine, const std::vector<int32_t>& tokens, size_t piece) {
   return out;
 }
 
-std::map<Part, int> parts_in(int bits, const Architecture& a) {  // as `quantize` does it
+std::map<Part, int> parts_in(int bits, const Architecture& a) {  // as `quantize` does it in a wide trunk
   std::map<Part, int> parts = {
       {Part::kAttention, bits},        {Part::kDense, bits},    {Part::kBank, bits},
       {Part::kComponent, bits},        {Part::kAlwaysOn, bits}, {Part::kEmbedding, std::max(bits, 8)},
       {Part::kHead, std::max(bits, 8)}};
-  if (bits < 16 && a.component_router.kind == "trunk") parts[Part::kComponentRouter] = bits;  // its heads, as wide
+  if (bits < 16 && a.component_router.kind == "trunk")
+    parts[Part::kComponentRouter] = bits;  // only heads, in this kind
   return parts;
 }
 

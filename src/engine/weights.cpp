@@ -170,6 +170,13 @@ Weights load_weights(const ModelFolder& model, const TensorBytes& bytes) {
     }
     weights.blocks.push_back(std::move(block));
   }
+  // Heads on the trunk read their input in the form that the components want.
+  const std::vector<WeightMatrix>& scorers = weights.component_router.heads;
+  if (a.component_router.kind == "trunk" && !scorers.empty() && scorers[0].is_quantised() &&
+      !weights.component_layers.back().components[0].down.is_quantised()) {
+    throw Error(ErrorCode::kData, model.path.string() + ": level 2's heads are quantised, the components are not",
+                "quantize the model anew");
+  }
   return weights;
 }
 
