@@ -8,8 +8,8 @@ namespace tessera {
 
 // Bits of a tensor in a model quantised to `bits`; 0: it stays as it is. Routers stay, since they are small and narrow,
 // but for level 2's heads in 8 and 4 bits: those on the trunk are as wide as it, and most of the routing time (narrow
-// ones gain nothing and lose more: docs/LOG.md). Gates stay, as in llama.cpp's files. Embedding and head keep 8 bits: as
-// a head it decides the next token by itself.
+// ones gain nothing and lose more: docs/LOG.md). Gates stay, as in llama.cpp's files. Embedding and head keep 8 bits:
+// as a head it decides the next token by itself.
 inline int quantised_bits(const TensorSpec& spec, int bits) {
   constexpr int64_t kWide = 128;
   if (spec.shape.size() != 2 || spec.part == Part::kDomainRouter) return 0;
