@@ -14,6 +14,7 @@
 #include "apps/commands.h"
 #include "apps/config_arguments.h"
 #include "apps/provenance.h"
+#include "apps/quantised_bits.h"
 #include "apps/random_weights.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -225,7 +226,7 @@ void run_bench_route(const Arguments& args) {
   if (is_model) {
     const ModelFolder model = open_model(args.source);
     architecture = model.architecture;
-    if (model.config.contains("quantised")) bits = model.config["quantised"].at("bits").get<int>();
+    bits = bits_in(model.config);
   } else {
     Config config = load_config(args.source, args.overrides);
     if (config.model.trunk.vocab_size == 0) config.model.trunk.vocab_size = 4096;

@@ -1,7 +1,9 @@
-// Which matrices of a model are quantised.
+// Which matrices of a model are quantised, and what its config.json says of it.
 #pragma once
 #include <algorithm>
 
+#include "base/block_layout.h"
+#include "base/json.h"
 #include "core/tensor_names.h"
 
 namespace tessera {
@@ -16,6 +18,14 @@ inline int quantised_bits(const TensorSpec& spec, int bits) {
   const bool is_wide_head = bits < 16 && spec.name.starts_with("component_router.heads.") && spec.shape[1] >= kWide;
   if (spec.part == Part::kComponentRouter && !is_wide_head) return 0;
   return spec.part == Part::kEmbedding || spec.part == Part::kHead ? std::max(bits, 8) : bits;
+}
+
+// The bits of a model in 8 or 4 bits, by its config.json; 0: it is not quantised (16 bits are a type of their own).
+inline int bits_in(const Json& config) {
+  return config.contains("quantised") ? config["quantised"].at("bits").get<int>() : 0;
+}
+inline void set_bits(Json& config, int bits) {
+  if (bits == 8 || bits == 4) config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
 }
 
 }  // namespace tessera

@@ -76,7 +76,7 @@ void run_quantize(const std::string& from, const fs::path& out, int bits, bool j
     list.push_back(std::move(entry));
   }
   Json config = model.config;
-  if (bits < 16) config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
+  set_bits(config, bits);
   const fs::path beside = out.string() + ".writing";
   fs::remove_all(beside);
   fs::create_directories(beside);

@@ -18,7 +18,7 @@ namespace tessera {
 
 void write_random_weights(const std::filesystem::path& folder) {
   const Json config = read_json_file(folder / "config.json");
-  const int bits = config.contains("quantised") ? config["quantised"].at("bits").get<int>() : 0;
+  const int bits = bits_in(config);
   const auto bits_of = [&](const TensorSpec& spec) { return bits ? quantised_bits(spec, bits) : 0; };
   const std::vector<TensorSpec> specs = tensor_specs(architecture_from_json(config.at("model")));
   std::vector<TensorToWrite> list;
@@ -59,7 +59,7 @@ void write_random_weights(const std::filesystem::path& folder) {
 
 void write_random_model(const std::filesystem::path& folder, const Architecture& architecture, int bits) {
   Json config = {{"format", "tessera-1"}, {"model", to_json(architecture)}};
-  if (bits > 0) config["quantised"] = {{"bits", bits}, {"group", kBlockInputs}};
+  set_bits(config, bits);
   write_json_file(folder / "config.json", config);
   write_random_weights(folder);
 }

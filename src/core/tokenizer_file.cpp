@@ -9,8 +9,8 @@
 #include <unordered_set>
 
 #include "base/error.h"
-#include "core/tokenizer_checker.h"
 #include "core/tokenizer_sax.h"
+#include "core/tokenizer_steps.h"
 #include "core/unicode.h"
 
 namespace tessera {

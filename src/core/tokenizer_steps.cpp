@@ -1,9 +1,10 @@
 // What a tokenizer.json does to a text before and after byte-pair encoding. Two families: over bytes (GPT-2's
 // alphabet), and SentencePiece's over characters (model.byte_fallback).
+#include "core/tokenizer_steps.h"
+
 #include <vector>
 
 #include "base/error.h"
-#include "core/tokenizer_checker.h"
 #include "core/unicode.h"
 
 namespace tessera {
