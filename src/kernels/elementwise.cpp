@@ -181,7 +181,7 @@ void softmax_gradient(const float* probs, float* grads, int64_t n, float shift, 
 void adamw(float* parameter, const float* grad, float* m, float* v, int64_t n, const AdamWStep& step) {
   const float inverse1 = 1 / step.correction1, inverse2 = 1 / step.correction2;
   for_each_vector(n, [&](auto at, int64_t i) {
-    const auto g = at.load(grad + i);
+    const auto g = hn::Mul(at.load(grad + i), hn::Set(at.d, step.grad_scale));
     const auto new_m = hn::MulAdd(hn::Set(at.d, step.beta1), at.load(m + i), hn::Mul(hn::Set(at.d, 1 - step.beta1), g));
     const auto new_v =
         hn::MulAdd(hn::Set(at.d, step.beta2), at.load(v + i), hn::Mul(hn::Mul(hn::Set(at.d, 1 - step.beta2), g), g));

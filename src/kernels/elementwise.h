@@ -9,6 +9,7 @@ namespace tessera {
 struct AdamWStep {
   float lr, beta1, beta2, eps, weight_decay;
   float correction1, correction2;  // 1 - beta^t
+  float grad_scale = 1;            // of the gradient before anything else: clipping by its norm
 };
 
 #define TESSERA_ELEMENTWISE_KERNELS                                                                                    \

@@ -98,8 +98,9 @@ void axpy(float a, const float* x, float* y, int64_t n) {
 
 void adamw(float* parameter, const float* grad, float* m, float* v, int64_t n, const AdamWStep& step) {
   for (int64_t i = 0; i < n; ++i) {
-    m[i] = step.beta1 * m[i] + (1 - step.beta1) * grad[i];
-    v[i] = step.beta2 * v[i] + (1 - step.beta2) * grad[i] * grad[i];
+    const float g = step.grad_scale * grad[i];
+    m[i] = step.beta1 * m[i] + (1 - step.beta1) * g;
+    v[i] = step.beta2 * v[i] + (1 - step.beta2) * g * g;
     const float update = (m[i] / step.correction1) / (std::sqrt(v[i] / step.correction2) + step.eps);
     parameter[i] -= step.lr * (step.weight_decay * parameter[i] + update);
   }

@@ -117,7 +117,7 @@ TEST_P(Elementwise, SumsAndUpdates) {
   auto p = a, m = b, v = a, expected_p = a, expected_m = b, expected_v = a;
   for (float& x : v) x = std::abs(x);
   expected_v = v;
-  const AdamWStep step{0.01f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.1f, 0.05f};
+  const AdamWStep step{0.01f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.1f, 0.05f, 0.6f};
   adamw(p.data(), b.data(), m.data(), v.data(), width_, step);
   ref::adamw(expected_p.data(), b.data(), expected_m.data(), expected_v.data(), width_, step);
   expect_near(p, expected_p);

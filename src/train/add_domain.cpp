@@ -39,25 +39,19 @@ OldWeights::OldWeights(const ModelFolder& old, const Parameters& parameters) {
     const int64_t rows = value.size(0);
     const bool grows = parameter.size(0) > rows;
     TESSERA_CHECK(grows || parameter.sizes() == value.sizes(), spec.name + " grew in another dimension");
-    const at::Tensor view = parameter.narrow(0, 0, rows);
-    view.copy_(value);
+    parameter.narrow(0, 0, rows).copy_(value);
     // The whole tensor is old, and no gradient is wanted; of a grown one the old rows are put back after each update.
     if (grows || spec.buffer) {
-      rows_.push_back({spec.name, view, view.detach().clone()});
+      rows_.push_back({spec.name, value.detach().to(parameter.device())});
     } else {
       parameter.set_requires_grad(false);
     }
   }
 }
 
-void OldWeights::attach(const Parameters& parameters) {
+void OldWeights::restore(const Parameters& parameters) const {
   const at::NoGradGuard no_grad;
-  for (Rows& rows : rows_) rows.view = parameters[rows.name].narrow(0, 0, rows.value.size(0));
-}
-
-void OldWeights::restore() const {
-  const at::NoGradGuard no_grad;
-  for (const Rows& rows : rows_) rows.view.copy_(rows.value);
+  for (const Rows& rows : rows_) parameters[rows.name].narrow(0, 0, rows.value.size(0)).copy_(rows.value);
 }
 
 }  // namespace tessera

@@ -21,14 +21,12 @@ class OldWeights {
   // that have nothing new in them.
   OldWeights(const ModelFolder& old, const Parameters& parameters);
   // After each update: puts the old rows back.
-  void restore() const;
-  // Another set of the same parameters (a resumed run's) from now on.
-  void attach(const Parameters& parameters);
+  void restore(const Parameters& parameters) const;
 
  private:
   struct Rows {
     std::string name;
-    at::Tensor view, value;
+    at::Tensor value;
   };
   std::vector<Rows> rows_;
 };

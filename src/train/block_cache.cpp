@@ -16,7 +16,6 @@ namespace tessera {
 namespace {
 
 constexpr size_t kSmallestBytes = 256 << 10, kPageBytes = 4 << 10;
-constexpr size_t kHugePage = 2 << 20, kHugeBytes = 2 * kHugePage;  // blocks from there on are whole huge pages
 constexpr size_t kSlack = 32;          // kept and live blocks are together at most 1/32 above the most that was live
 constexpr size_t kMostPieces = 16384;  // of all blocks; the system counts mappings (vm.max_map_count)
 
@@ -29,7 +28,7 @@ class BlockCache final : public c10::Allocator {
 
   c10::DataPtr allocate(size_t bytes) override {
     // Sizes that differ a little from step to step fall together.
-    const size_t step = bytes >= kHugeBytes ? kHugePage : std::bit_floor(bytes) / 16;
+    const size_t step = std::bit_floor(bytes) / 16;
     void* block = bytes < kSmallestBytes ? small_->raw_allocate(bytes) : take((bytes + step - 1) / step * step);
     return {block, block, &give_back, c10::Device(c10::kCPU)};
   }
@@ -42,7 +41,6 @@ class BlockCache final : public c10::Allocator {
     std::byte* address = nullptr;
     size_t bytes = 0;
     std::vector<size_t> pieces = {};
-    bool huge = false;  // whole huge pages, if the system gives them
   };
 
   explicit BlockCache(c10::Allocator* small) : small_(small) {}
@@ -68,24 +66,18 @@ class BlockCache final : public c10::Allocator {
   Block map(size_t bytes) {
     void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (block == MAP_FAILED) return {};
-    const bool huge = bytes >= kHugeBytes;
-    if (huge) madvise(block, bytes, MADV_HUGEPAGE);  // only a wish
     ++num_pieces_;
-    return {static_cast<std::byte*>(block), bytes, {bytes}, huge};
+    return {static_cast<std::byte*>(block), bytes, {bytes}};
   }
 
   // Moves the pages of kept blocks, the oldest first, to the addresses of a block that has none yet. A page moved costs
-  // a tenth of one that is given back and faulted in anew. Huge pages stay whole: they move among large blocks alone.
-  // False where the system refuses; the block is gone then.
+  // a tenth of one that is given back and faulted in anew. False where the system refuses; the block is gone then.
   bool take_pages(Block& block) {
     std::vector<size_t> pieces;
     size_t filled = 0;
     --num_pieces_;
-    const auto gives = [&](const Block& b) { return b.huge == block.huge; };
-    while (filled < block.bytes && num_pieces_ < kMostPieces) {
-      const auto found = std::find_if(kept_.rbegin(), kept_.rend(), gives);
-      if (found == kept_.rend()) break;
-      Block& from = *found;
+    while (filled < block.bytes && !kept_.empty() && num_pieces_ < kMostPieces) {
+      Block& from = kept_.back();
       const size_t piece = std::min(from.pieces.back(), block.bytes - filled);
       std::byte* to = block.address + filled;
       if (mremap(from.address + from.bytes - piece, piece, piece, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
@@ -101,7 +93,7 @@ class BlockCache final : public c10::Allocator {
       kept_bytes_ -= piece;
       from.pieces.back() -= piece;
       if (from.pieces.back() == 0) from.pieces.pop_back(), --num_pieces_;
-      if (from.bytes == 0) kept_.erase(std::next(found).base());
+      if (from.bytes == 0) kept_.pop_back();
     }
     if (filled < block.bytes) pieces.push_back(block.bytes - filled), ++num_pieces_;
     block.pieces = std::move(pieces);

@@ -125,6 +125,20 @@ struct Stack {
   float* of(int64_t group) const { return data + group * rows * columns; }
 };
 
+// Where a stack's gradient goes: into the one that it has, or into a new tensor that backward returns.
+struct StackGrad {
+  bool adds;
+  at::Tensor tensor;
+  Stack to;
+  explicit StackGrad(const at::Tensor& stack)
+      : adds(stack.grad().defined()), tensor(adds ? stack.grad() : at::empty_like(stack)), to(tensor) {}
+  float keep(bool first_block) const { return first_block && !adds ? 0.0f : 1.0f; }  // of what is there
+  void set_unused(int64_t group) const {
+    if (!adds && to.data) std::fill_n(to.of(group), to.rows * to.columns, 0.0f);
+  }
+  Variable returned() const { return adds || !to.data ? Variable() : tensor; }
+};
+
 struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
   static Variable forward(AutogradContext* context, const Variable& x_SD, const Variable& ids_SK,
                           const Variable& weights_SK, const Variable& bank_gate_up, const Variable& component_gate_up,
@@ -214,8 +228,8 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     const float* grad_y = grad_y_tensor.const_data_ptr<float>();
     const auto options = x_tensor.options();
 
-    const at::Tensor grad_bank = at::empty_like(saved[2]), grad_unique = at::empty_like(saved[3]);
-    const at::Tensor grad_down = at::empty_like(saved[4]), grad_p = at::empty_like(p_tensor);
+    const StackGrad grad_bank(saved[2]), grad_unique(saved[3]), grad_down(saved[4]);
+    const at::Tensor grad_p = at::empty_like(p_tensor);
     const at::Tensor base_hidden_tensor = at::empty({plan.num_pairs(), base_width}, options);
     const at::Tensor grad_base_tensor = at::empty({plan.num_assignments(), base_width}, options);
     const at::Tensor grad_x_A_tensor = at::empty({unique.data ? plan.num_assignments() : 0, width}, options);
@@ -231,11 +245,10 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       swiglu_forward(bank_pre_P + first * bank.rows, count, base_width, base_hidden_P + first * base_width, base_width);
     });
 
-    const Stack to_down(grad_down), to_unique(grad_unique), to_bank(grad_bank);
     const std::vector<int64_t> components = largest_first(plan.component_offsets);
     for_each_task(plan.num_components, [&](int64_t task) {
       const int64_t c = components[static_cast<size_t>(task)];
-      float keep = 0;  // the first block overwrites, the others add
+      bool first = true;  // the first block overwrites, the others add
       for_each_block(c, plan.component_offsets, [&](const Block& b) {
         const int32_t* tokens = &plan.token_A[static_cast<size_t>(b.first)];
         float *rows = scratch(0, kBlockRows * width), *hidden = scratch(1, kBlockRows * hidden_width);
@@ -259,7 +272,8 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           swiglu_backward(unique_pre_A + b.first * unique.rows, grad_hidden + base_width, hidden_width, b.count,
                           unique_width, weight, grad_pre, hidden + base_width, hidden_width, grad_weight);
           gather(x, width, tokens, b.count, rows);
-          gemm(unique.rows, width, b.count, {grad_pre, unique.rows, true}, {rows, width}, to_unique.of(c), width, keep);
+          gemm(unique.rows, width, b.count, {grad_pre, unique.rows, true}, {rows, width}, grad_unique.to.of(c), width,
+               grad_unique.keep(first));
           gemm(b.count, width, unique.rows, {grad_pre, unique.rows}, {unique.of(c), width}, grad_x_A + b.first * width,
                width);
         }
@@ -267,14 +281,11 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           float* row = hidden + i * hidden_width;
           for (int64_t j = 0; j < hidden_width; ++j) row[j] *= weight[i];
         }
-        gemm(width, hidden_width, b.count, {grad_rows, width, true}, {hidden, hidden_width}, to_down.of(c),
-             hidden_width, keep);
-        keep = 1;
+        gemm(width, hidden_width, b.count, {grad_rows, width, true}, {hidden, hidden_width}, grad_down.to.of(c),
+             hidden_width, grad_down.keep(first));
+        first = false;
       });
-      if (keep == 0) {  // no token chose it
-        std::fill_n(to_down.of(c), down.rows * down.columns, 0.0f);
-        if (unique.data) std::fill_n(to_unique.of(c), unique.rows * unique.columns, 0.0f);
-      }
+      if (first) grad_down.set_unused(c), grad_unique.set_unused(c);  // no token chose it
     });
 
     if (bank.data) {
@@ -282,7 +293,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       const std::vector<int64_t> banks = largest_first(plan.bank_offsets);
       for_each_task(plan.num_banks, [&](int64_t task) {
         const int64_t g = banks[static_cast<size_t>(task)];
-        float keep = 0;
+        bool first = true;
         for_each_block(g, plan.bank_offsets, [&](const Block& b) {
           const int32_t* tokens = &plan.token_P[static_cast<size_t>(b.first)];
           float *rows = scratch(0, kBlockRows * width), *grad = scratch(1, kBlockRows * base_width);
@@ -298,12 +309,13 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           swiglu_backward(bank_pre_P + b.first * bank.rows, grad, base_width, b.count, base_width, nullptr, grad_pre,
                           nullptr, 0, nullptr);
           gather(x, width, tokens, b.count, rows);
-          gemm(bank.rows, width, b.count, {grad_pre, bank.rows, true}, {rows, width}, to_bank.of(g), width, keep);
+          gemm(bank.rows, width, b.count, {grad_pre, bank.rows, true}, {rows, width}, grad_bank.to.of(g), width,
+               grad_bank.keep(first));
           gemm(b.count, width, bank.rows, {grad_pre, bank.rows}, {bank.of(g), width}, grad_x_P + b.first * width,
                width);
-          keep = 1;
+          first = false;
         });
-        if (keep == 0) std::fill_n(to_bank.of(g), bank.rows * bank.columns, 0.0f);
+        if (first) grad_bank.set_unused(g);
       });
     }
 
@@ -327,9 +339,9 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     return {grad_x_SD.to(saved[0].scalar_type()),
             {},
             grad_p.to(saved[1].scalar_type()),
-            bank.data ? grad_bank : Variable(),
-            unique.data ? grad_unique : Variable(),
-            grad_down,
+            grad_bank.returned(),
+            grad_unique.returned(),
+            grad_down.returned(),
             {}};
   }
 };

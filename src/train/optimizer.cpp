@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 #include "base/error.h"
 #include "kernels/elementwise.h"
@@ -36,20 +37,22 @@ bool is_inner_matrix(const std::string& name, const at::Tensor& parameter) {
 // How many matrices lie one under the other in a parameter of this name.
 int64_t blocks_of(const std::string& name) { return name.ends_with("gate_up") ? 2 : 1; }
 
+constexpr int64_t kAligned = 16;  // elements of a vector
 constexpr double kMuonMomentum = 0.95;
 constexpr float kQuintic[] = {3.4445f, -4.7750f, 2.0315f};  // of x, x^3 and x^5 (Jordan et al.)
 
-// body(tensor, first element, count) for all tensors' elements in pieces of about a cache's size, over the threads.
-template <class Body>
-void for_each_piece(const std::vector<at::Tensor>& tensors, const Body& body) {
+// All tensors' elements in pieces of about a cache's size, to be shared out over the threads.
+struct Piece {
+  size_t tensor;
+  int64_t first, count;
+};
+std::vector<Piece> pieces_of(const std::vector<at::Tensor>& tensors) {
   constexpr int64_t kPiece = 1 << 15;
-  std::vector<std::pair<size_t, int64_t>> pieces;
+  std::vector<Piece> pieces;
   for (size_t i = 0; i < tensors.size(); ++i)
-    for (int64_t first = 0; first < tensors[i].numel(); first += kPiece) pieces.push_back({i, first});
-  for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
-    const auto [i, first] = pieces[static_cast<size_t>(task)];
-    body(i, first, std::min(kPiece, tensors[i].numel() - first));
-  });
+    for (int64_t first = 0; first < tensors[i].numel(); first += kPiece)
+      pieces.push_back({i, first, std::min(kPiece, tensors[i].numel() - first)});
+  return pieces;
 }
 
 // Newton-Schulz of one matrix of at most as many rows as columns, in place.
@@ -103,16 +106,35 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config
     Group& group = groups_[muon ? kMuon : parameter.dim() < 2 ? kVectors : is_table(name) ? kTables : kMatrices];
     group.names.push_back(name);
     group.parameters.push_back(parameter);
-    group.m.push_back(at::zeros_like(parameter).requires_grad_(false));
-    if (muon) {
-      const std::string layer = name.substr(0, name.rfind("components.down"));
-      const bool reads_bank = name.ends_with("components.down") && parameters.has(layer + "banks.gate_up");
-      group.base_widths.push_back(reads_bank ? parameters[layer + "banks.gate_up"].size(-2) / 2 : 0);
-      continue;
-    }
-    group.v.push_back(at::zeros_like(parameter).requires_grad_(false));
-    group.steps.push_back(at::zeros({}, parameter.options().dtype(at::kFloat)).requires_grad_(false));
+    if (!muon) continue;
+    const std::string layer = name.substr(0, name.rfind("components.down"));
+    const bool reads_bank = name.ends_with("components.down") && parameters.has(layer + "banks.gate_up");
+    group.base_widths.push_back(reads_bank ? parameters[layer + "banks.gate_up"].size(-2) / 2 : 0);
   }
+  std::erase_if(groups_, [](const Group& group) { return group.parameters.empty(); });
+  if (groups_.empty()) return;
+  int64_t size = 0, adamw_size = 0;
+  for (Group& group : groups_) {
+    for (const at::Tensor& parameter : group.parameters) {
+      group.begins.push_back(size);
+      size += (parameter.numel() + kAligned - 1) / kAligned * kAligned;
+    }
+    if (!group.muon) adamw_size = size;
+  }
+  const at::NoGradGuard no_grad;
+  const at::TensorOptions options = groups_[0].parameters[0].options();
+  parameters_ = at::zeros({size}, options), m_ = at::zeros({size}, options), v_ = at::zeros({adamw_size}, options);
+  for (Group& group : groups_) {
+    for (size_t i = 0; i < group.parameters.size(); ++i) {
+      const at::Tensor place = part(parameters_, group, i);
+      place.copy_(group.parameters[i]);
+      group.parameters[i].set_data(place);
+    }
+  }
+}
+
+at::Tensor Optimizer::part(const at::Tensor& flat, const Group& group, size_t i) {
+  return flat.narrow(0, group.begins[i], group.parameters[i].numel()).view(group.parameters[i].sizes());
 }
 
 bool Optimizer::updates(const std::string& name) const {
@@ -126,20 +148,30 @@ double Optimizer::clip_gradients() {
   for (Group& group : groups_) {
     for (at::Tensor& parameter : group.parameters) {
       if (!parameter.grad().defined()) parameter.mutable_grad() = at::zeros_like(parameter);
-      grads.push_back(parameter.grad());
+      grads.push_back(parameter.grad().contiguous());
     }
   }
   double sum = 0;
-  for (const at::Tensor& norm : at::_foreach_norm(grads)) sum += std::pow(norm.item<double>(), 2);
+  if (!grads.empty() && uses_kernels(parameters_)) {
+    const std::vector<Piece> pieces = pieces_of(grads);
+    std::vector<double> sums(pieces.size());
+    for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
+      const auto& [i, first, count] = pieces[static_cast<size_t>(task)];
+      sums[static_cast<size_t>(task)] = sum_of_squares(grads[i].const_data_ptr<float>() + first, count);
+    });
+    sum = std::accumulate(sums.begin(), sums.end(), 0.0);
+  } else {
+    for (const at::Tensor& norm : at::_foreach_norm(grads)) sum += std::pow(norm.item<double>(), 2);
+  }
   const double norm = std::sqrt(sum);
-  if (config_.clip_norm > 0 && norm > config_.clip_norm) at::_foreach_mul_(grads, config_.clip_norm / norm);
+  grad_scale_ = config_.clip_norm > 0 && norm > config_.clip_norm ? config_.clip_norm / norm : 1;
   return norm;
 }
 
-void Optimizer::adamw_step(Group& group, double lr) {
+void Optimizer::adamw_step(const Group& group, double lr) {
   std::vector<at::Tensor> grads;
-  for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad().contiguous());
-  if (uses_kernels(group.parameters[0])) {
+  for (const at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad().contiguous());
+  if (uses_kernels(parameters_)) {
     const double t = static_cast<double>(num_steps_);
     const AdamWStep step{static_cast<float>(lr),
                          static_cast<float>(config_.beta1),
@@ -147,30 +179,40 @@ void Optimizer::adamw_step(Group& group, double lr) {
                          static_cast<float>(config_.eps),
                          static_cast<float>(group.weight_decay),
                          static_cast<float>(1 - std::pow(config_.beta1, t)),
-                         static_cast<float>(1 - std::pow(config_.beta2, t))};
-    for_each_piece(grads, [&](size_t i, int64_t first, int64_t count) {
-      adamw(group.parameters[i].mutable_data_ptr<float>() + first, grads[i].const_data_ptr<float>() + first,
-            group.m[i].mutable_data_ptr<float>() + first, group.v[i].mutable_data_ptr<float>() + first, count, step);
+                         static_cast<float>(1 - std::pow(config_.beta2, t)),
+                         static_cast<float>(grad_scale_)};
+    float *p = parameters_.mutable_data_ptr<float>(), *m = m_.mutable_data_ptr<float>(),
+          *v = v_.mutable_data_ptr<float>();
+    const std::vector<Piece> pieces = pieces_of(grads);
+    for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
+      const auto& [i, first, count] = pieces[static_cast<size_t>(task)];
+      const int64_t at = group.begins[i] + first;
+      adamw(p + at, grads[i].const_data_ptr<float>() + first, m + at, v + at, count, step);
     });
     return;
   }
-  for (at::Tensor& steps : group.steps) steps.fill_(static_cast<double>(num_steps_));
-  at::_fused_adamw_(group.parameters, grads, group.m, group.v, {}, group.steps, lr, config_.beta1, config_.beta2,
-                    group.weight_decay, config_.eps, /*amsgrad=*/false, /*maximize=*/false);
+  if (grad_scale_ != 1) at::_foreach_mul_(grads, grad_scale_);
+  std::vector<at::Tensor> m, v, steps;
+  for (size_t i = 0; i < grads.size(); ++i) {
+    m.push_back(part(m_, group, i)), v.push_back(part(v_, group, i));
+    steps.push_back(at::full({}, static_cast<double>(num_steps_), parameters_.options().dtype(at::kFloat)));
+  }
+  at::_fused_adamw_(group.parameters, grads, m, v, {}, steps, lr, config_.beta1, config_.beta2, group.weight_decay,
+                    config_.eps, /*amsgrad=*/false, /*maximize=*/false);
 }
 
-void Optimizer::muon_step(Group& group, double lr) {
-  std::vector<at::Tensor> grads;
-  for (at::Tensor& parameter : group.parameters) grads.push_back(parameter.grad());
-  at::_foreach_mul_(group.m, kMuonMomentum);
-  at::_foreach_add_(group.m, grads);
+void Optimizer::muon_step(const Group& group, double lr) {
   // Matrices that are stored as one are updated as what they are: gate and up, and the parts of an output matrix that
   // read the bank and the component's own units. All of one shape go through together.
-  std::vector<std::vector<at::Tensor>> parts(grads.size());  // of each parameter: [matrices, rows, columns]
-  for (size_t i = 0; i < grads.size(); ++i) {
-    const at::Tensor nesterov = grads[i].add(group.m[i], kMuonMomentum);
-    for (const at::Tensor& part : nesterov.tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
-      if (part.size(-1) > 0) parts[i].push_back(part.unflatten(-2, {blocks_of(group.names[i]), -1}).flatten(0, -3));
+  std::vector<std::vector<at::Tensor>> parts(group.names.size());  // of each parameter: [matrices, rows, columns]
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const at::Tensor grad = group.parameters[i].grad();
+    if (grad_scale_ != 1) grad.mul_(grad_scale_);
+    const at::Tensor m = part(m_, group, i).mul_(kMuonMomentum).add_(grad);
+    const at::Tensor nesterov = grad.add(m, kMuonMomentum);
+    for (const at::Tensor& columns : nesterov.tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
+      if (columns.size(-1) > 0)
+        parts[i].push_back(columns.unflatten(-2, {blocks_of(group.names[i]), -1}).flatten(0, -3));
     }
   }
   std::map<std::pair<int64_t, int64_t>, std::vector<at::Tensor*>> of_shape;
@@ -188,8 +230,8 @@ void Optimizer::muon_step(Group& group, double lr) {
       begin += count;
     }
   }
-  for (size_t i = 0; i < grads.size(); ++i) {
-    at::Tensor& parameter = group.parameters[i];
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const at::Tensor& parameter = group.parameters[i];
     const at::Tensor update = (parts[i].size() == 1 ? parts[i][0] : at::cat(parts[i], -1)).reshape(parameter.sizes());
     const int64_t rows = parameter.size(-2) / blocks_of(group.names[i]);
     const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(rows, parameter.size(-1))));
@@ -202,36 +244,30 @@ void Optimizer::step(double lr) {
   const at::NoGradGuard no_grad;
   ++num_steps_;
   for (Group& group : groups_) {
-    if (group.parameters.empty()) continue;
     group.muon ? muon_step(group, lr) : adamw_step(group, lr * group.lr_scale);
     for (at::Tensor& parameter : group.parameters) parameter.mutable_grad() = at::Tensor();
   }
+  grad_scale_ = 1;
 }
 
 std::map<std::string, at::Tensor> Optimizer::state() const {
   std::map<std::string, at::Tensor> state;
   for (const Group& group : groups_) {
     for (size_t i = 0; i < group.names.size(); ++i) {
-      state[group.names[i] + ".m"] = group.m[i];
-      if (!group.muon) state[group.names[i] + ".v"] = group.v[i];
+      state[group.names[i] + ".m"] = part(m_, group, i);
+      if (!group.muon) state[group.names[i] + ".v"] = part(v_, group, i);
     }
   }
   return state;
 }
 
 void Optimizer::load_state(const SafetensorsFile& file, int64_t num_steps) {
-  for (Group& group : groups_) {
-    for (size_t i = 0; i < group.names.size(); ++i) {
-      std::vector<std::pair<const char*, at::Tensor*>> moments = {{".m", &group.m[i]}};
-      if (!group.muon) moments.push_back({".v", &group.v[i]});
-      for (auto [suffix, tensor] : moments) {
-        const TensorInfo& info = file.at(group.names[i] + suffix);
-        const at::Tensor value = tensor_from_file(file, info);
-        if (value.sizes() != tensor->sizes())
-          throw Error(ErrorCode::kData, file.path().string() + ": tensor '" + info.name + "' has another shape");
-        tensor->copy_(value);
-      }
-    }
+  for (auto& [name, tensor] : state()) {
+    const TensorInfo& info = file.at(name);
+    const at::Tensor value = tensor_from_file(file, info);
+    if (value.sizes() != tensor.sizes())
+      throw Error(ErrorCode::kData, file.path().string() + ": tensor '" + info.name + "' has another shape");
+    tensor.copy_(value);
   }
   num_steps_ = num_steps;
 }

@@ -19,11 +19,13 @@ double learning_rate(const OptimizerConfig& config, int64_t step, int64_t num_st
 
 class Optimizer {
  public:
+  // Moves the learnt parameters into one flat buffer; views of them made before go on showing their old memory.
   Optimizer(const Parameters& parameters, const OptimizerConfig& config);
 
-  // Global norm of the gradients; scales them down to clip_norm when it is above. Absent gradients count as zero.
+  // Global norm of the gradients; the next step() takes them scaled down to clip_norm when it is above. Absent
+  // gradients count as zero.
   double clip_gradients();
-  // One update with the gradients as they are; then clears them.
+  // One update; then clears the gradients.
   void step(double lr);
   bool updates(const std::string& name) const;  // false: a parameter that had no gradient wanted when this was made
 
@@ -37,14 +39,22 @@ class Optimizer {
     bool muon = false;
     double weight_decay = 0, lr_scale = 1;
     std::vector<std::string> names = {};
-    std::vector<at::Tensor> parameters = {}, m = {}, v = {}, steps = {};  // v and steps: of AdamW
+    std::vector<at::Tensor> parameters = {};
     std::vector<int64_t> base_widths = {};  // of Muon: columns of a component's output matrix that read its bank, or 0
+    std::vector<int64_t> begins = {};       // of each parameter in the flat buffers
   };
-  void adamw_step(Group& group, double lr);
-  void muon_step(Group& group, double lr);
+  void adamw_step(const Group& group, double lr);
+  void muon_step(const Group& group, double lr);
+  // The part of a flat buffer that is parameter `i` of a group, in its shape.
+  static at::Tensor part(const at::Tensor& flat, const Group& group, size_t i);
 
   OptimizerConfig config_;
-  std::vector<Group> groups_;
+  std::vector<Group> groups_;  // AdamW's, then Muon's
+  // [elements of all groups], each parameter on a boundary of 64 bytes: the parameters, their first moments, and, of
+  // AdamW's groups alone, the second ones. Gradients are where autograd puts them: a flat buffer of theirs would live
+  // through the forward pass, beside the activations (docs/LOG.md).
+  at::Tensor parameters_, m_, v_;
+  double grad_scale_ = 1;
   int64_t num_steps_ = 0;
 };
 

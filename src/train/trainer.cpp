@@ -199,7 +199,6 @@ void Run::resume_from(const Checkpoint& checkpoint) {
   for (const std::string& name : model_.parameters().learnt_names()) {
     model_.parameters()[name].set_requires_grad(optimizer_.updates(name));
   }
-  old_weights_.attach(model_.parameters());
   steps_ = state.at("step").get<int64_t>();
   tokens_ = state.at("tokens").get<int64_t>();
   seconds_ = state.at("seconds").get<double>();
@@ -260,7 +259,7 @@ StepMetrics Run::step() {
   metrics.learning_rate = learning_rate(config_.train.optimizer, steps_, config_.train.steps);
   optimizer_.step(metrics.learning_rate);
   update_selection_bias(metrics);
-  old_weights_.restore();
+  old_weights_.restore(model_.parameters());
   ++steps_;
   tokens_ += num_targets;
   return metrics;
