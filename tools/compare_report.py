@@ -284,15 +284,16 @@ def ablation_table(rows: list[dict]) -> list[str]:
 
 
 def size_table(results: Results) -> list[str]:
-    lines = head(["width", "mHC total / flat-32 total", "mean bits/byte", "cross bits/byte", "choices"])
-    for width, suffix in (("128", "-d128"), ("192", "-2m"), ("256", "-d256")):
-        pairs = results.pair("mhc-75-100" + suffix, "flat-32" + suffix)
-        if not pairs:
-            lines.append(row([width, "missing", "", "", ""]))
-            continue
-        a, b = pairs[0]
-        lines.append(row([width, f"{millions(a['total_parameters'])} / {millions(b['total_parameters'])}",
-                          *[shown(change_of(pairs, w)) for w in ("mean", "cross", "accuracy")]]))
+    lines = head(["variant", "width", "its total / flat-32's", "mean bits/byte", "cross bits/byte", "choices"])
+    for variant in ("mhc-75-100", "mhc-trunk"):
+        for width, suffix in (("128", "-d128"), ("192", "-2m"), ("256", "-d256")):
+            pairs = results.pair(variant + suffix, "flat-32" + suffix)
+            if not pairs:
+                lines.append(row([variant, width, "missing", "", "", ""]))
+                continue
+            a, b = pairs[0]
+            lines.append(row([variant, width, f"{millions(a['total_parameters'])} / {millions(b['total_parameters'])}",
+                              *[shown(change_of(pairs, w)) for w in ("mean", "cross", "accuracy")]]))
     return lines
 
 
@@ -314,7 +315,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             f"Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. {everyone}: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
-            f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds.",
+            f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds (variants of other seeds are compared by the pairs below, not by these means).",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
     text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.",
@@ -331,7 +332,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
         text += ["", "## Ablations", "", "2M tokens unless it says otherwise; of one seed the interval is over documents alone.", ""]
         text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
     if "sizes" in plan:
-        text += ["", "## Does the gap grow with size?", "", "mhc-75-100 against flat-32 at 2M tokens.", ""] + size_table(results)
+        text += ["", "## Does the gap grow with size?", "", "Against flat-32 at 2M tokens, one seed.", ""] + size_table(results)
     rewritten = sorted({"0a26ffe", "669534e"} & {r["commit"] for v in results.by_variant.values() for r in v.values()})
     note = f" {', '.join(rewritten)}: rewritten before publication; the configs are in the results." if rewritten else ""
     text += ["", "## Every run", "", "`commit` is where its training began; a + behind it: with changes that were not committed." + note, ""] + per_seed_table(core + others, results)
