@@ -80,7 +80,7 @@ TEST(CompareConfigs, AblationsHaveTheStatedSizes) {
   EXPECT_LE(total("flat-32-narrow"), 0.75 * total("flat-32"));
   EXPECT_NEAR(total("flat-32-narrow") / total("mhc-75-75"), 1, 0.01);
   EXPECT_NEAR(total("dense-total") / total("mhc-75-100"), 1, 0.01);
-  for (const char* name : {"always-on", "general-0", "general-16", "general-32", "fine-128-8", "coarse", "one-bank",
+  for (const char* name : {"always-on", "general-0", "general-16", "general-32", "fine-128-8", "coarse",
                            "always-on-only", "prior", "less-sharing", "shared-by-two"}) {
     EXPECT_LE(total(name), 0.75 * total("flat-32")) << name;
     EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
