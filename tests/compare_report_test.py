@@ -64,6 +64,16 @@ def test_summary_has_the_agreed_fields(out):
     assert summary["variants"]["mhc-75-100"]["cross_accuracy"] == [pytest.approx(0.6), 0]
 
 
+def test_more_seeds_of_one_count_in_pairs_alone(out):
+    for seed in (4, 5):
+        write_result(out / "results", "flat-32", seed, 1.0)
+        write_result(out / "results", "mhc-75-100", seed, 0.9)
+    summary, criteria = run(out)
+    assert summary["variants"]["mhc-75-100"]["seeds"] == 3 and summary["variants"]["mhc-75-100"]["bpb"]["code"][0] < summary["variants"]["flat-32"]["bpb"]["code"][0] * 0.99
+    pairs = [r for (theirs, _), r in criteria.items() if theirs == "flat-32" and r["ours"] == "mhc-75-100"]
+    assert pairs[0]["seeds"] == 5 and pairs[0]["change_percent"] == pytest.approx(-5.2, abs=0.1)
+
+
 def test_changes_are_paired_and_criteria_follow(out):
     _, criteria = run(out)
     against_flat = [r for (theirs, _), r in criteria.items() if theirs == "flat-32" and r["ours"] == "mhc-75-100"]

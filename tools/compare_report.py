@@ -52,6 +52,11 @@ class Results:
     def __getitem__(self, variant: str) -> list[dict]:
         return [result for _, result in sorted(self.by_variant[variant].items())]
 
+    def tabled(self, variant: str, plan: dict) -> list[dict]:
+        """Those of the seeds that all core variants have: means over other seeds can't be compared. Of an ablation all."""
+        is_core = variant in plan["core"]["variants"]
+        return [result for result in self[variant] if not is_core or result["seed"] in plan["core"]["seeds"]]
+
     def pair(self, ours: str, theirs: str) -> list[tuple[dict, dict]]:
         """The results of both on the seeds that both have."""
         if ours not in self or theirs not in self:
@@ -226,14 +231,15 @@ def pm(value: list[float], digits: int = 4, scale: float = 1) -> str:
     return f"{scale * value[0]:.{digits}f}" + (f" ± {scale * value[1]:.{digits}f}" if value[1] else "")
 
 
-def variant_table(names: list[str], results: Results, speeds: dict) -> list[str]:
+def variant_table(names: list[str], results: Results, plan: dict, speeds: dict) -> list[str]:
     lines = head(["variant", "seeds", "tokens", "total", "active", "tokens/s", *DOMAINS, "mean", "cross", "spliced", "choices %", "by gain %"])
     for name in names:
         if name not in results:
             lines.append(row([name] + ["missing"] + [""] * 13))
             continue
-        s = summary_of(results[name])
-        mean = mean_sd([mean_bpb(r) for r in results[name]])
+        tabled = results.tabled(name, plan)
+        s = summary_of(tabled)
+        mean = mean_sd([mean_bpb(r) for r in tabled])
         speed = speeds.get(name, {}).get("tokens_per_s")
         lines.append(row([name, str(s["seeds"]), millions(s["tokens"]), millions(s["total_parameters"]), millions(s["active_parameters"]),
                           f"{speed:,.0f}" if speed else "–", *[pm(s["bpb"][d]) for d in DOMAINS], pm(mean), pm(s["cross_bpb"]), pm(s["spliced_bpb"]) if s["spliced_bpb"] else "–",
@@ -315,9 +321,9 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             f"Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. {everyone}: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
-            f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over seeds (variants of other seeds are compared by the pairs below, not by these means).",
+            f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over the seeds that all have; more seeds of some are in the pairs below.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
-    text += variant_table(core, results, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
+    text += variant_table(core, results, plan, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.",
             ""]
     text += criteria_table(rows)
@@ -330,7 +336,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain} (by gain: {by_gain}); the published claim is +{PUBLISHED_GAIN:.0f} %."]
     if "ablations" in plan:
         text += ["", "## Ablations", "", "2M tokens unless it says otherwise; of one seed the interval is over documents alone.", ""]
-        text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, speeds)
+        text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, plan, speeds)
     if "sizes" in plan:
         text += ["", "## Does the gap grow with size?", "", "Against flat-32 at 2M tokens, one seed.", ""] + size_table(results)
     rewritten = sorted({"0a26ffe", "669534e"} & {r["commit"] for v in results.by_variant.values() for r in v.values()})
@@ -351,14 +357,14 @@ def main(arguments: list[str] | None = None) -> int:
     timing_file = given.out / "timing.json"
     timing = json.loads(timing_file.read_text()) if timing_file.exists() else {}
     order = [n for g in ("core", "ablations", "sizes") if g in plan for n in plan[g]["variants"]]
-    summary = {"variants": {n: summary_of(results[n]) for n in order if n in results}}
+    summary = {"variants": {n: summary_of(results.tabled(n, plan)) for n in order if n in results}}
     rows = criteria(results, set(order))
     ablations = ablation_rows(plan["ablations"], results) if "ablations" in plan else []
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     (given.out / "criteria.json").write_text(json.dumps(rows, indent=1) + "\n")
     (given.out / "README.md").write_text(page(plan, results, rows, ablations, timing))
-    curves = {n: [r["curve"] for r in results[n]] for n in plan["core"]["variants"] if n in results}
+    curves = {n: [r["curve"] for r in results.tabled(n, plan)] for n in plan["core"]["variants"] if n in results}
     (given.out / "curves.svg").write_text(curves_svg(curves, DOMAINS))
     if ablations:
         (given.out / "ablations.svg").write_text(dots_svg([(r["variant"], r["against"], r["mean"]) for r in ablations if "mean" in r]))

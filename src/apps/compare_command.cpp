@@ -51,8 +51,13 @@ std::vector<Planned> read_plan(const Arguments& args) {
       for (const auto& [name, unused] : json.at("variants").items()) known.push_back(name);
       const auto seeds = args.seeds.empty() ? json.at("seeds").get<std::vector<uint64_t>>() : args.seeds;
       for (uint64_t seed : seeds) {
-        for (const auto& [name, unused] : json.at("variants").items())
-          all.push_back({group, name, seed, json.value("choices", true)});
+        for (const auto& [name, unused] : json.at("variants").items()) {
+          // A variant may have more seeds in another group; --seeds replaces those of both.
+          const bool twice = std::any_of(all.begin(), all.end(), [&, &name = name](const Planned& p) {
+            return p.variant == name && p.seed == seed;
+          });
+          if (!twice) all.push_back({group, name, seed, json.value("choices", true)});
+        }
       }
     }
   } catch (const Json::exception& e) {
@@ -296,7 +301,7 @@ void run_compare(const Arguments& args) {
   if (args.list) {
     for (const Planned& p : plan) {
       const bool done = fs::exists(fs::path(args.out) / "results" / (run_name(p) + ".json"));
-      std::cout << fmt::format("{:<10}{:<28}{}\n", p.group, run_name(p), done ? "done" : "to do");
+      std::cout << fmt::format("{:<12}{:<28}{}\n", p.group, run_name(p), done ? "done" : "to do");
     }
     return;
   }

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <iterator>
 #include <list>
 #include <mutex>
 #include <new>
@@ -15,7 +14,7 @@
 namespace tessera {
 namespace {
 
-constexpr size_t kSmallestBytes = 256 << 10, kPageBytes = 4 << 10;
+constexpr size_t kSmallestBytes = 256 << 10, kPageBytes = 4 << 10, kLargestStep = 2 << 20;
 constexpr size_t kSlack = 32;          // kept and live blocks are together at most 1/32 above the most that was live
 constexpr size_t kMostPieces = 16384;  // of all blocks; the system counts mappings (vm.max_map_count)
 
@@ -28,7 +27,7 @@ class BlockCache final : public c10::Allocator {
 
   c10::DataPtr allocate(size_t bytes) override {
     // Sizes that differ a little from step to step fall together.
-    const size_t step = std::bit_floor(bytes) / 16;
+    const size_t step = std::min(std::bit_floor(bytes) / 16, kLargestStep);
     void* block = bytes < kSmallestBytes ? small_->raw_allocate(bytes) : take((bytes + step - 1) / step * step);
     return {block, block, &give_back, c10::Device(c10::kCPU)};
   }

@@ -96,6 +96,31 @@ INSTANTIATE_TEST_SUITE_P(Shapes, ComponentLayerCpu,
                          testing::Values(std::array{3, 4, 5}, std::array{2, 4, 0}, std::array{0, 0, 5},
                                          std::array{1, 3, 2}));
 
+// What the second micro-batch doesn't choose keeps its gradient of the first, and the other way round.
+TEST(BlocksCpu, MicroBatchesOfOtherComponentsAddUp) {
+  constexpr int kTokens = 40, kWidth = 8, kBanks = 3;
+  at::manual_seed(6);
+  const at::Tensor x = random({kTokens, kWidth}), direction = random({kTokens, kWidth}), p = random({kTokens, 2}).abs();
+  const Inputs stacks = {random({kBanks, 8, kWidth}), random({6, 6, kWidth}), random({6, kWidth, 7})};
+  const at::Tensor all = at::stack({at::randint(0, 3, {kTokens}), at::randint(3, 6, {kTokens})}, 1);
+  const at::Tensor few = at::tensor({2, 5}, at::kLong).expand({kTokens, 2}).contiguous();  // of bank 2
+  for (const bool few_first : {false, true}) {
+    std::vector<Inputs> grads;
+    for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+      Inputs leaves;
+      for (const at::Tensor& stack : stacks) leaves.push_back(stack.to(dtype).detach().requires_grad_(true));
+      for (const bool is_few : {few_first, !few_first}) {
+        const at::Tensor y = component_layer(x.to(dtype), is_few ? few : all, p.to(dtype),
+                                             {leaves[0], leaves[1], leaves[2], {0, 1, 2, 0, 1, 2}});
+        torch::autograd::backward({(y * direction.to(dtype)).sum()}, {});
+      }
+      grads.push_back({leaves[0].grad(), leaves[1].grad(), leaves[2].grad()});
+    }
+    for (size_t i = 0; i < stacks.size(); ++i)
+      EXPECT_TRUE(at::allclose(grads[0][i].to(at::kDouble), grads[1][i], 1e-4, 1e-4)) << i << few_first;
+  }
+}
+
 TEST(BlocksCpu, LinearCrossEntropy) {
   at::manual_seed(4);
   at::Tensor targets = at::randint(0, 50, {700});

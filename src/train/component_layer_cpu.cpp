@@ -131,7 +131,11 @@ struct StackGrad {
   at::Tensor tensor;
   Stack to;
   explicit StackGrad(const at::Tensor& stack)
-      : adds(stack.grad().defined()), tensor(adds ? stack.grad() : at::empty_like(stack)), to(tensor) {}
+      : adds(stack.is_leaf() && stack.requires_grad() && stack.grad().defined()),
+        tensor(adds ? stack.grad() : at::empty_like(stack)),
+        to(tensor) {
+    TESSERA_CHECK(tensor.is_contiguous(), "a gradient that is added to must be contiguous");
+  }
   float keep(bool first_block) const { return first_block && !adds ? 0.0f : 1.0f; }  // of what is there
   void set_unused(int64_t group) const {
     if (!adds && to.data) std::fill_n(to.of(group), to.rows * to.columns, 0.0f);

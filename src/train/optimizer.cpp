@@ -123,7 +123,7 @@ Optimizer::Optimizer(const Parameters& parameters, const OptimizerConfig& config
   }
   const at::NoGradGuard no_grad;
   const at::TensorOptions options = groups_[0].parameters[0].options();
-  parameters_ = at::zeros({size}, options), m_ = at::zeros({size}, options), v_ = at::zeros({adamw_size}, options);
+  parameters_ = at::empty({size}, options), m_ = at::zeros({size}, options), v_ = at::zeros({adamw_size}, options);
   for (Group& group : groups_) {
     for (size_t i = 0; i < group.parameters.size(); ++i) {
       const at::Tensor place = part(parameters_, group, i);
@@ -151,8 +151,9 @@ double Optimizer::clip_gradients() {
       grads.push_back(parameter.grad().contiguous());
     }
   }
+  if (grads.empty()) return 0;
   double sum = 0;
-  if (!grads.empty() && uses_kernels(parameters_)) {
+  if (uses_kernels(parameters_)) {
     const std::vector<Piece> pieces = pieces_of(grads);
     std::vector<double> sums(pieces.size());
     for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
@@ -181,35 +182,39 @@ void Optimizer::adamw_step(const Group& group, double lr) {
                          static_cast<float>(1 - std::pow(config_.beta1, t)),
                          static_cast<float>(1 - std::pow(config_.beta2, t)),
                          static_cast<float>(grad_scale_)};
-    float *p = parameters_.mutable_data_ptr<float>(), *m = m_.mutable_data_ptr<float>(),
-          *v = v_.mutable_data_ptr<float>();
+    float *m = m_.mutable_data_ptr<float>(), *v = v_.mutable_data_ptr<float>();
     const std::vector<Piece> pieces = pieces_of(grads);
     for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
       const auto& [i, first, count] = pieces[static_cast<size_t>(task)];
       const int64_t at = group.begins[i] + first;
-      adamw(p + at, grads[i].const_data_ptr<float>() + first, m + at, v + at, count, step);
+      adamw(group.parameters[i].mutable_data_ptr<float>() + first, grads[i].const_data_ptr<float>() + first, m + at,
+            v + at, count, step);
     });
     return;
   }
   if (grad_scale_ != 1) at::_foreach_mul_(grads, grad_scale_);
-  std::vector<at::Tensor> m, v, steps;
-  for (size_t i = 0; i < grads.size(); ++i) {
-    m.push_back(part(m_, group, i)), v.push_back(part(v_, group, i));
-    steps.push_back(at::full({}, static_cast<double>(num_steps_), parameters_.options().dtype(at::kFloat)));
-  }
+  std::vector<at::Tensor> m, v;
+  for (size_t i = 0; i < grads.size(); ++i) m.push_back(part(m_, group, i)), v.push_back(part(v_, group, i));
+  const std::vector<at::Tensor> steps(
+      grads.size(), at::full({}, static_cast<double>(num_steps_), parameters_.options().dtype(at::kFloat)));
   at::_fused_adamw_(group.parameters, grads, m, v, {}, steps, lr, config_.beta1, config_.beta2, group.weight_decay,
                     config_.eps, /*amsgrad=*/false, /*maximize=*/false);
 }
 
 void Optimizer::muon_step(const Group& group, double lr) {
+  std::vector<at::Tensor> grads, momenta;
+  for (size_t i = 0; i < group.names.size(); ++i) {
+    grads.push_back(group.parameters[i].grad());
+    momenta.push_back(part(m_, group, i));
+  }
+  if (grad_scale_ != 1) at::_foreach_mul_(grads, grad_scale_);
+  at::_foreach_mul_(momenta, kMuonMomentum);
+  at::_foreach_add_(momenta, grads);
   // Matrices that are stored as one are updated as what they are: gate and up, and the parts of an output matrix that
   // read the bank and the component's own units. All of one shape go through together.
-  std::vector<std::vector<at::Tensor>> parts(group.names.size());  // of each parameter: [matrices, rows, columns]
+  std::vector<std::vector<at::Tensor>> parts(grads.size());  // of each parameter: [matrices, rows, columns]
   for (size_t i = 0; i < parts.size(); ++i) {
-    const at::Tensor grad = group.parameters[i].grad();
-    if (grad_scale_ != 1) grad.mul_(grad_scale_);
-    const at::Tensor m = part(m_, group, i).mul_(kMuonMomentum).add_(grad);
-    const at::Tensor nesterov = grad.add(m, kMuonMomentum);
+    const at::Tensor nesterov = grads[i].add(momenta[i], kMuonMomentum);
     for (const at::Tensor& columns : nesterov.tensor_split(at::IntArrayRef{group.base_widths[i]}, -1)) {
       if (columns.size(-1) > 0)
         parts[i].push_back(columns.unflatten(-2, {blocks_of(group.names[i]), -1}).flatten(0, -3));
