@@ -324,7 +324,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over the seeds that all have; more seeds of some are in the pairs below.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
     text += variant_table(core, results, plan, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
-            "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds.",
+            "Change of mhc-75-100 (or what is named) against the other, 95 % paired bootstrap over documents and seeds. Of three seeds such an interval is rather too narrow.",
             ""]
     text += criteria_table(rows)
     if "coarse" in results:
