@@ -41,7 +41,7 @@ constexpr int64_t kAligned = 16;  // elements of a vector
 constexpr double kMuonMomentum = 0.95;
 constexpr float kQuintic[] = {3.4445f, -4.7750f, 2.0315f};  // of x, x^3 and x^5 (Jordan et al.)
 
-// All tensors' elements in pieces of about a cache's size, to be shared out over the threads.
+// All tensors' elements in pieces of about a cache's size.
 struct Piece {
   size_t tensor;
   int64_t first, count;
@@ -53,6 +53,15 @@ std::vector<Piece> pieces_of(const std::vector<at::Tensor>& tensors) {
     for (int64_t first = 0; first < tensors[i].numel(); first += kPiece)
       pieces.push_back({i, first, std::min(kPiece, tensors[i].numel() - first)});
   return pieces;
+}
+
+// body(number of the piece, piece), over the threads.
+template <class Body>
+void for_each_piece(const std::vector<Piece>& pieces, const Body& body) {
+  for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
+    const size_t number = static_cast<size_t>(task);
+    body(number, pieces[number]);
+  });
 }
 
 // Newton-Schulz of one matrix of at most as many rows as columns, in place.
@@ -156,9 +165,8 @@ double Optimizer::clip_gradients() {
   if (uses_kernels(parameters_)) {
     const std::vector<Piece> pieces = pieces_of(grads);
     std::vector<double> sums(pieces.size());
-    for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
-      const auto& [i, first, count] = pieces[static_cast<size_t>(task)];
-      sums[static_cast<size_t>(task)] = sum_of_squares(grads[i].const_data_ptr<float>() + first, count);
+    for_each_piece(pieces, [&](size_t number, const Piece& piece) {
+      sums[number] = sum_of_squares(grads[piece.tensor].const_data_ptr<float>() + piece.first, piece.count);
     });
     sum = std::accumulate(sums.begin(), sums.end(), 0.0);
   } else {
@@ -183,9 +191,8 @@ void Optimizer::adamw_step(const Group& group, double lr) {
                          static_cast<float>(1 - std::pow(config_.beta2, t)),
                          static_cast<float>(grad_scale_)};
     float *m = m_.mutable_data_ptr<float>(), *v = v_.mutable_data_ptr<float>();
-    const std::vector<Piece> pieces = pieces_of(grads);
-    for_each_task(static_cast<int64_t>(pieces.size()), [&](int64_t task) {
-      const auto& [i, first, count] = pieces[static_cast<size_t>(task)];
+    for_each_piece(pieces_of(grads), [&](size_t, const Piece& piece) {
+      const auto& [i, first, count] = piece;
       const int64_t at = group.begins[i] + first;
       adamw(group.parameters[i].mutable_data_ptr<float>() + first, grads[i].const_data_ptr<float>() + first, m + at,
             v + at, count, step);

@@ -82,7 +82,20 @@ TEST(Optimizer, OrthogonalisesStacksOfTallAndWideMatrices) {
   }
 }
 
-TEST(Optimizer, ClipsTheWholeGradientForOneStep) {
+TEST(Optimizer, ClipsTheWholeGradient) {
+  const Parameters parameters(tiny_architecture(), 3);
+  OptimizerConfig config;
+  config.clip_norm = 0.5;
+  config.beta1 = 0;  // so that the first moment is the gradient
+  Optimizer optimizer(parameters, config);
+  at::Tensor embedding = parameters["embedding"];
+  embedding.mutable_grad() = at::ones_like(embedding);
+  EXPECT_NEAR(optimizer.clip_gradients(), std::sqrt(50.0 * 16), 1e-3);
+  optimizer.step(0.01);
+  EXPECT_NEAR(optimizer.state().at("embedding.m").norm().item<double>(), 0.5, 1e-5);
+}
+
+TEST(Optimizer, ClipsForOneStep) {
   for (const char* kind : {"adamw", "muon"}) {
     const Parameters parameters(tiny_architecture(), 3);
     OptimizerConfig config;
