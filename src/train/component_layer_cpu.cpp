@@ -210,8 +210,8 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     });
 
     const at::ScalarType kept = x_SD.scalar_type();
-    context->save_for_backward(
-        {x_SD, weights_SK, bank_gate_up, component_gate_up, component_down, bank_pre.to(kept), unique_pre.to(kept)});
+    context->save_for_backward({x_SD, weights_SK, bank_gate_up, component_gate_up, component_down, bank_pre.to(kept),
+                                unique_pre.to(kept), bank_hidden.to(kept)});
     context->saved_data["plan"] = c10::IValue::make_capsule(plan);
     return y_SD.to(kept);
   }
@@ -226,28 +226,22 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     const int64_t width = saved[0].size(1), base_width = bank.rows / 2, unique_width = unique.rows / 2;
     const int64_t hidden_width = base_width + unique_width, k = plan.num_active;
     const at::Tensor grad_y_tensor = as_f32(grads[0]), x_tensor = as_f32(saved[0]), p_tensor = as_f32(saved[1]);
-    const at::Tensor bank_pre = as_f32(saved[5]), unique_pre = as_f32(saved[6]);
+    const at::Tensor bank_pre = as_f32(saved[5]), unique_pre = as_f32(saved[6]), bank_hidden = as_f32(saved[7]);
     const float *x = x_tensor.const_data_ptr<float>(), *p = p_tensor.const_data_ptr<float>();
     const float *bank_pre_P = bank_pre.const_data_ptr<float>(), *unique_pre_A = unique_pre.const_data_ptr<float>();
-    const float* grad_y = grad_y_tensor.const_data_ptr<float>();
+    const float *bank_hidden_P = bank_hidden.const_data_ptr<float>(), *grad_y = grad_y_tensor.const_data_ptr<float>();
     const auto options = x_tensor.options();
 
     const StackGrad grad_bank(saved[2]), grad_unique(saved[3]), grad_down(saved[4]);
     const at::Tensor grad_p = at::empty_like(p_tensor);
-    const at::Tensor base_hidden_tensor = at::empty({plan.num_pairs(), base_width}, options);
     const at::Tensor grad_base_tensor = at::empty({plan.num_assignments(), base_width}, options);
     const at::Tensor grad_x_A_tensor = at::empty({unique.data ? plan.num_assignments() : 0, width}, options);
     const at::Tensor grad_x_P_tensor = at::empty({plan.num_pairs(), width}, options);
-    float *base_hidden_P = base_hidden_tensor.mutable_data_ptr<float>(),
-          *grad_base_A = grad_base_tensor.mutable_data_ptr<float>();
+    float* grad_base_A = grad_base_tensor.mutable_data_ptr<float>();
     float *grad_x_A = grad_x_A_tensor.mutable_data_ptr<float>(), *grad_x_P = grad_x_P_tensor.mutable_data_ptr<float>();
     std::vector<float> p_A(static_cast<size_t>(plan.num_assignments())), grad_p_A(p_A.size());
     for (size_t a = 0; a < p_A.size(); ++a) p_A[static_cast<size_t>(plan.place_SK[a])] = p[a];
     const std::vector<int32_t> pair_A = by_place(plan);
-
-    for_each_row_block(plan.num_pairs(), kBlockRows, [&](int64_t first, int64_t count) {
-      swiglu_forward(bank_pre_P + first * bank.rows, count, base_width, base_hidden_P + first * base_width, base_width);
-    });
 
     const std::vector<int64_t> components = largest_first(plan.component_offsets);
     for_each_task(plan.num_components, [&](int64_t task) {
@@ -263,7 +257,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
         // Without the weight: <grad, y_c> = <h, W_c^T grad> is the gradient of the weight.
         gemm(b.count, hidden_width, width, {grad_rows, width}, {down.of(c), hidden_width}, grad_hidden, hidden_width);
         for (int64_t i = 0; i < b.count && base_width > 0; ++i) {
-          const float* base = base_hidden_P + pair_A[static_cast<size_t>(b.first + i)] * base_width;
+          const float* base = bank_hidden_P + pair_A[static_cast<size_t>(b.first + i)] * base_width;
           const float* grad = grad_hidden + i * hidden_width;
           std::memcpy(hidden + i * hidden_width, base, static_cast<size_t>(base_width) * sizeof(float));
           grad_weight[i] = dot(grad, base, base_width);

@@ -1,8 +1,6 @@
 // What both routers are built of, and level 2.
 #include "train/routers.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <limits>
 #include <map>
@@ -15,44 +13,6 @@ namespace tessera {
 namespace {
 
 constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
-
-template <class Number>
-at::Tensor top_of(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
-                  const std::vector<std::vector<int32_t>>& eligible, int k) {
-  const int64_t tokens = scores_SLN.size(0), layers = scores_SLN.size(1), n = scores_SLN.size(2);
-  at::Tensor ids_SLK = at::empty({tokens, layers, k}, at::kLong);
-  const Number *scores = scores_SLN.const_data_ptr<Number>(), *bias = bias_LN.const_data_ptr<Number>();
-  int64_t* out = ids_SLK.data_ptr<int64_t>();
-  at::parallel_for(0, tokens, 256, [&](int64_t begin, int64_t end) {
-    std::vector<Number> best(static_cast<size_t>(k));
-    for (int64_t i = begin * layers; i < end * layers; ++i) {
-      const Number *row = scores + i * n, *row_bias = bias + i % layers * n;
-      int64_t* chosen = out + i * k;
-      std::fill(best.begin(), best.end(), -std::numeric_limits<Number>::infinity());
-      std::fill_n(chosen, k, int64_t{-1});
-      for (int32_t c : eligible[static_cast<size_t>(chunk_S[static_cast<size_t>(i / layers)])]) {
-        const Number score = row[c] + row_bias[c];
-        int place = k;
-        while (place > 0 && score > best[static_cast<size_t>(place - 1)]) --place;
-        if (place == k) continue;
-        for (int j = k - 1; j > place; --j) {
-          best[static_cast<size_t>(j)] = best[static_cast<size_t>(j - 1)];
-          chosen[j] = chosen[j - 1];
-        }
-        best[static_cast<size_t>(place)] = score;
-        chosen[place] = c;
-      }
-      // Scores that are no numbers choose nothing: the loss is then no number either, and training stops.
-      for (int j = 0, next = 0; j < k; ++j) {
-        if (chosen[j] >= 0) continue;
-        const auto& list = eligible[static_cast<size_t>(chunk_S[static_cast<size_t>(i / layers)])];
-        while (std::find(chosen, chosen + k, list[static_cast<size_t>(next)]) != chosen + k) ++next;
-        chosen[j] = list[static_cast<size_t>(next)];
-      }
-    }
-  });
-  return ids_SLK;
-}
 
 // Group-limited top-K (core/hierarchy.h): minus infinity for the routed domains that are not among the token's best.
 at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
@@ -79,14 +39,6 @@ at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
 }
 
 }  // namespace
-
-at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
-                          const std::vector<std::vector<int32_t>>& eligible, int k) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor scores = scores_SLN.detach().contiguous(), bias = bias_LN.to(scores.scalar_type()).contiguous();
-  return scores.scalar_type() == at::kDouble ? top_of<double>(scores, bias, chunk_S, eligible, k)
-                                             : top_of<float>(scores, bias, chunk_S, eligible, k);
-}
 
 Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype) {
   // The angles are the same for every text, and cost as much as a narrow router's products: a table of them is kept.
@@ -193,78 +145,58 @@ at::Tensor ComponentChooser::log_prior(const DomainPlan& domains) const {
   return pi.index_select(1, at::tensor(column, at::kLong)).index_select(0, rows_.chunk_id_S.to(at::kCPU));
 }
 
-// A head that no token of the batch may choose from is neither read nor computed; one that some may, for those alone;
-// on the CPU only: elsewhere a launch costs more than the products that it would save.
+// All heads in one product: five narrow ones would each gather their tokens and give x a gradient of its own. A head
+// that no token of the batch may choose from is not read.
 at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
   const Architecture& a = architecture_;
   const size_t num_routed = routed_domains(a.hierarchy).size();
-  const int64_t tokens = x_SD.size(0), layers = num_component_layers(a);
-  std::vector<at::Tensor> by_domain;
+  const auto somewhere_active = [&](size_t routed) {
+    for (size_t i = routed; i < active_CM_.size(); i += num_routed) {
+      if (active_CM_[i]) return true;
+    }
+    return false;
+  };
+  const int64_t layers = num_component_layers(a), width = x_SD.size(1);
+  std::vector<at::Tensor> heads_LnD;  // by domain
   size_t routed = 0;
   for (const Domain& domain : a.hierarchy.domains) {
-    std::vector<int64_t> where;  // tokens that may choose from it
-    bool everywhere = true;
-    if (!domain.always && x_SD.is_cpu()) {
-      for (size_t s = 0; s < chunk_S_.size(); ++s) {
-        if (active_CM_[static_cast<size_t>(chunk_S_[s]) * num_routed + routed])
-          where.push_back(static_cast<int64_t>(s));
-      }
-      everywhere = where.size() == chunk_S_.size();
-    }
-    if (!domain.always) ++routed;
-    const int64_t width = layers * domain.num_components;
-    at::Tensor scores;
-    if (everywhere) {
-      scores = project(x_SD, parameters_["component_router.heads." + domain.name]);
-    } else if (where.empty()) {
-      scores = at::zeros({tokens, width}, x_SD.options());
-    } else {
-      const at::Tensor index = at::tensor(where, at::kLong);
-      scores =
-          at::zeros({tokens, width}, x_SD.options())
-              .index_copy(0, index,
-                          project(x_SD.index_select(0, index), parameters_["component_router.heads." + domain.name]));
-    }
-    by_domain.push_back(scores.view({tokens, layers, domain.num_components}));
+    const std::vector<int64_t> shape = {layers, domain.num_components, width};
+    const bool read = domain.always || somewhere_active(routed);
+    routed += !domain.always;
+    heads_LnD.push_back(read ? parameters_["component_router.heads." + domain.name].view(shape)
+                             : at::zeros(shape, x_SD.options()));
   }
-  const at::Tensor scores_SLN = at::cat(by_domain, 2);
+  const at::Tensor heads = at::cat(heads_LnD, 1).view({-1, width});
+  const at::Tensor scores_SLN = project(x_SD, heads).view({x_SD.size(0), layers, -1});
   return scores_SLN.scalar_type() == at::kDouble ? scores_SLN : scores_SLN.to(at::kFloat);
 }
 
 // From the scores [S, L', N] of L' layers, of which the first is number `first` of the component layers.
-ComponentChooser::Selection ComponentChooser::select(at::Tensor scores_SLN, int64_t first) const {
+ComponentChoice ComponentChooser::select(at::Tensor scores_SLN, int64_t first) const {
   const int k = architecture_.hierarchy.num_active;
   if (log_prior_SN_.defined()) scores_SLN = scores_SLN + log_prior_SN_.unsqueeze(1);
-  Selection selection;
-  at::Tensor eligible_scores;
-  const bool differentiable = scores_SLN.requires_grad();
-  const bool limited = architecture_.component_router.max_groups > 0;
-  const bool fast = scores_SLN.device().is_cpu() && !limited;
-  if (!fast || differentiable || k == 1) {
-    eligible_scores = scores_SLN.masked_fill(barred().unsqueeze(1), kMinusInfinity);
+  std::vector<at::Tensor> biases;
+  for (int64_t l = 0; l < scores_SLN.size(1); ++l) {
+    biases.push_back(
+        parameters_["layers." + std::to_string(first + l + architecture_.trunk.num_dense_layers) + ".selection_bias"]);
   }
+  const at::Tensor bias_LN = at::stack(biases).to(scores_SLN.scalar_type());
+  const bool limited = architecture_.component_router.max_groups > 0;
+  if (scores_SLN.is_cpu() && !limited) return choose_components_cpu(scores_SLN, bias_LN, chunk_S_, eligible_, k);
+
+  const at::Tensor eligible_scores = scores_SLN.masked_fill(barred().unsqueeze(1), kMinusInfinity);
+  ComponentChoice choice;
   {
     const at::NoGradGuard no_grad;
-    std::vector<at::Tensor> biases;
-    for (int64_t l = 0; l < scores_SLN.size(1); ++l) {
-      biases.push_back(parameters_["layers." + std::to_string(first + l + architecture_.trunk.num_dense_layers) +
-                                   ".selection_bias"]);
-    }
-    const at::Tensor bias_LN = at::stack(biases).to(scores_SLN.scalar_type());
-    if (fast) {
-      selection.ids_SLK = top_components(scores_SLN, bias_LN, chunk_S_, eligible_, k);
-    } else {
-      at::Tensor selection_SLN = eligible_scores + bias_LN;
-      if (limited) selection_SLN = limit_groups(architecture_, selection_SLN.flatten(0, 1)).view_as(selection_SLN);
-      selection.ids_SLK = std::get<1>(at::topk(selection_SLN, k, -1, true, true)).contiguous();
-    }
+    at::Tensor selection_SLN = eligible_scores + bias_LN;
+    if (limited) selection_SLN = limit_groups(architecture_, selection_SLN.flatten(0, 1)).view_as(selection_SLN);
+    choice.ids_SLK = std::get<1>(at::topk(selection_SLN, k, -1, true, true)).contiguous();
   }
-  const at::Tensor chosen = scores_SLN.gather(2, selection.ids_SLK);
-  at::Tensor log_total_SL;
-  if (eligible_scores.defined()) log_total_SL = at::logsumexp(eligible_scores, {2});
-  selection.weights_SLK = k == 1 ? at::exp(chosen - log_total_SL.unsqueeze(2)) : at::softmax(chosen, 2);
-  if (differentiable) selection.z_loss_L = log_total_SL.square().mean(0);
-  return selection;
+  const at::Tensor chosen = scores_SLN.gather(2, choice.ids_SLK);
+  const at::Tensor log_total_SL = at::logsumexp(eligible_scores, {2});
+  choice.weights_SLK = k == 1 ? at::exp(chosen - log_total_SL.unsqueeze(2)) : at::softmax(chosen, 2);
+  if (scores_SLN.requires_grad()) choice.z_loss_L = log_total_SL.square().mean(0);
+  return choice;
 }
 
 LayerChoice ComponentChooser::choose(int layer, at::Tensor x_SD) const {
@@ -272,16 +204,16 @@ LayerChoice ComponentChooser::choose(int layer, at::Tensor x_SD) const {
   const std::string& kind = a.component_router.kind;
   const int64_t l = layer - a.trunk.num_dense_layers;
   if (options_.replay) return replayed(l, x_SD);
-  if (planned_.ids_SLK.defined()) return planned_.layer(l);
+  if (planned_.ids_SLK.defined()) return layer_of(planned_, l);
   x_SD = x_SD.to(parameters_["embedding"].scalar_type());  // routers stay in the weights' precision (model.cpp)
   if (kind == "trunk") {
     planned_ = select(head_scores(x_SD), 0);
-    return planned_.layer(l);
+    return layer_of(planned_, l);
   }
   at::Tensor scores = project(x_SD, parameters_["layers." + std::to_string(layer) + ".router_gate"]);
   if (scores.scalar_type() != at::kDouble) scores = scores.to(at::kFloat);
   if (planned_SLN_.defined()) scores = scores + planned_SLN_.select(1, l);
-  return select(scores.unsqueeze(1), l).layer(0);
+  return layer_of(select(scores.unsqueeze(1), l), 0);
 }
 
 LayerChoice ComponentChooser::replayed(int64_t layer, const at::Tensor& x_SD) const {
@@ -298,10 +230,10 @@ LayerChoice ComponentChooser::replayed(int64_t layer, const at::Tensor& x_SD) co
   return choice;
 }
 
-LayerChoice ComponentChooser::Selection::layer(int64_t l) const {
-  LayerChoice choice{ids_SLK.select(1, l).contiguous(), weights_SLK.select(1, l), {}};
-  if (z_loss_L.defined()) choice.z_loss = z_loss_L.select(0, l);
-  return choice;
+LayerChoice ComponentChooser::layer_of(const ComponentChoice& choice, int64_t l) {
+  LayerChoice out{choice.ids_SLK.select(1, l).contiguous(), choice.weights_SLK.select(1, l), {}};
+  if (choice.z_loss_L.defined()) out.z_loss = choice.z_loss_L.select(0, l);
+  return out;
 }
 
 }  // namespace tessera

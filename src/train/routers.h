@@ -7,6 +7,7 @@
 #include "core/route.h"
 #include "data/calibration.h"
 #include "train/blocks.h"
+#include "train/component_choice.h"
 #include "train/packed_rows.h"
 #include "train/parameters.h"
 
@@ -54,7 +55,7 @@ std::vector<std::vector<int32_t>> eligible_by_chunk(const Architecture& architec
 
 // Level 2. plan() is called once; choose() before each component layer. The planner chooses for every layer at once in
 // plan and ignores x; a gate uses x; "sum" adds both scores; "trunk" chooses for every layer at the first component
-// layer, from its x. Heads of domains that are nowhere active are neither read nor computed.
+// layer, from its x. Heads of domains that are nowhere active are not read.
 class ComponentChooser {
  public:
   ComponentChooser(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
@@ -63,14 +64,11 @@ class ComponentChooser {
   LayerChoice choose(int layer, at::Tensor x_SD) const;
 
  private:
-  struct Selection {  // for L' layers
-    at::Tensor ids_SLK, weights_SLK, z_loss_L;
-    LayerChoice layer(int64_t l) const;
-  };
   const at::Tensor& barred() const;
   at::Tensor log_prior(const DomainPlan& domains) const;
   at::Tensor head_scores(const at::Tensor& x_SD) const;
-  Selection select(at::Tensor scores_SLN, int64_t first) const;
+  ComponentChoice select(at::Tensor scores_SLN, int64_t first) const;
+  static LayerChoice layer_of(const ComponentChoice& choice, int64_t l);
   LayerChoice replayed(int64_t layer, const at::Tensor& x_SD) const;
 
   const Architecture& architecture_;
@@ -80,16 +78,11 @@ class ComponentChooser {
   std::vector<std::vector<int32_t>> eligible_;  // by chunk
   std::vector<int32_t> chunk_S_;                // of each token
   std::vector<uint8_t> active_CM_;
-  mutable at::Tensor barred_SN_;  // made when it is needed
-  at::Tensor log_prior_SN_;       // beta log pi' of the owner; undefined unless the ablation is on
-  at::Tensor planned_SLN_;        // the planner's scores
-  mutable Selection planned_;     // of all layers, once made
+  mutable at::Tensor barred_SN_;     // made when it is needed
+  at::Tensor log_prior_SN_;          // beta log pi' of the owner; undefined unless the ablation is on
+  at::Tensor planned_SLN_;           // the planner's scores
+  mutable ComponentChoice planned_;  // of all layers, once made
 };
-
-// ids [S, L, K] of the K largest scores + bias among the eligible components of each token, the largest first; of equal
-// ones the first. `chunk_S` says which list of `eligible` holds for a token. On the CPU, float or double.
-at::Tensor top_components(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const std::vector<int32_t>& chunk_S,
-                          const std::vector<std::vector<int32_t>>& eligible, int k);
 
 // Rotary positions of the rows, from a table that is kept.
 Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype);

@@ -27,18 +27,6 @@ TEST(Routers, KeptRotaryPositionsAreTheComputedOnes) {
   EXPECT_TRUE(at::equal(kept.cos_RTh, computed.cos_RTh) && at::equal(kept.sin_RTh, computed.sin_RTh));
 }
 
-TEST(Routers, TopComponentsAreTheBestEligible) {
-  const at::Tensor scores = at::tensor({3.0, 9.0, 1.0, 2.0, 2.0}).view({1, 1, 5});
-  const at::Tensor bias = at::tensor({0.0, 0.0, 0.0, 0.5, 0.0}).view({1, 5});
-  const auto ids = [&](std::vector<int32_t> eligible, int k) {
-    const at::Tensor found = top_components(scores, bias, {0}, {eligible}, k).view({-1});
-    return std::vector<int64_t>(found.data_ptr<int64_t>(), found.data_ptr<int64_t>() + found.numel());
-  };
-  EXPECT_EQ(ids({0, 1, 2, 3, 4}, 2), (std::vector<int64_t>{1, 0}));
-  EXPECT_EQ(ids({0, 2, 3, 4}, 3), (std::vector<int64_t>{0, 3, 4}));
-  EXPECT_EQ(ids({2, 4}, 2), (std::vector<int64_t>{4, 2}));
-}
-
 // Components and planner head of a denied domain.
 void poison(const Parameters& p, const Architecture& a, const std::string& domain, int64_t first, int64_t count) {
   const at::NoGradGuard no_grad;
