@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 
+import arguments
 import engine_models
 import engine_quality
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PREFILL, DECODE, TEXTS, TEXT_PROMPT, TEXT_TOKENS = 512, 128, 8, 128, 64
 PROMPT = "Explain in one paragraph why the sky is blue, and why a sunset is red."
+PARTS = ("quality", "smollm2", "moe", "mhc")
 MEASURES = ("prefill512", "decode128", "batch8")  # tokens/s; beside them first_token, in seconds
 
 
@@ -145,16 +147,16 @@ def cpu_name() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--parts", default="quality,smollm2,moe,mhc", help="of these, what is measured")
-    parser.add_argument("--text", type=pathlib.Path, default=ROOT / "ARCHITECTURE.md", help="what perplexity is measured on")
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--turns", type=arguments.count, default=3)
+    parser.add_argument("--threads", type=arguments.count, default=2)
+    parser.add_argument("--parts", type=arguments.some_of(*PARTS), default=list(PARTS), help="of these, what is measured: quality,smollm2,moe,mhc")
+    parser.add_argument("--text", type=arguments.file, default=ROOT / "ARCHITECTURE.md", help="what perplexity is measured on")
     parser.add_argument("--json", action="store_true", help="(the last line is JSON anyway)")
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/tessera", help=argparse.SUPPRESS)
     parser.add_argument("--prepare", action="store_true", help="build the peer and the models, measure nothing")
     args = parser.parse_args()
-    parts = args.parts.split(",")
+    parts = args.parts
     models = engine_models.Models(args.program.resolve(), ROOT)
     report = {}
     if "quality" in parts:

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+import arguments
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRAINER = ROOT / "build/release/tessera-train"
 SHAPES = {"192": dict(width=192, heads=6, kv_heads=2, expert_width=96), "512": dict(width=512, heads=8, kv_heads=4, expert_width=256)}
@@ -227,6 +229,9 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
     if not args.no_compile:
         sides["compiled"] = Side([*python, "--compile"])
     losses = take_turns(sides, args.turns, args.steps)
+    for name in ("eager", "ours", "mhc"):
+        if not sides[name].alive:
+            sys.exit(f"error: {name} did not run: what it says is above" + (f"\nhint:  does transformers have --backend {args.backend}?" if name == "eager" else ""))
     # Under bf16 the two round at other places, and three digits are what is left.
     if abs(losses["ours"] - losses["eager"]) > (1e-4 if precision == "f32" else 2e-2):
         sys.exit(f"error: first loss {losses['ours']:.6f} is not the peer's {losses['eager']:.6f}: not the same computation")
@@ -283,11 +288,11 @@ def measure_components(args: argparse.Namespace, work: pathlib.Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2, help="steps a turn")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--shapes", default="192,512")
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--turns", type=arguments.count, default=5)
+    parser.add_argument("--steps", type=arguments.count, default=2, help="steps a turn")
+    parser.add_argument("--threads", type=arguments.count, default=os.cpu_count())
+    parser.add_argument("--shapes", type=arguments.some_of(*SHAPES), default=list(SHAPES), help="of these, what is measured: 192,512")
     parser.add_argument("--backend", default="grouped_mm", help="transformers' expert backend")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--no-components", action="store_true", help="leave out the sweep over the number of components")
@@ -309,7 +314,7 @@ def main() -> None:
         generator = random.Random(1)
         (work / "tokens.txt").write_text(" ".join(str(generator.randrange(VOCAB)) for _ in range(ROWS * LENGTH)))
         for precision in precisions:
-            report[precision] = {shape: measure(shape, precision, args, work) for shape in args.shapes.split(",")}
+            report[precision] = {shape: measure(shape, precision, args, work) for shape in args.shapes}
         if report["bf16"] is None:
             print("\nbf16: this CPU has neither AMX nor AVX-512 BF16; not measured")
         if not args.no_components:

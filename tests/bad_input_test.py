@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -125,6 +126,7 @@ def test_unknown_command(program, tmp_path):
         (TESSERA, ["generate", "runs/tiny", "--temperature", "-1"], "-1"),
         (TESSERA, ["generate", "runs/tiny", "--top-p", "nan"], "top_p"),
         (TESSERA, ["generate", "runs/tiny", "--seed", "-1"], "-1"),
+        (TESSERA, ["generate", "runs/tiny", "--seed", "99999999999999999999"], "99999999999999999999"),
         (TESSERA, ["generate", "runs/tiny", "--memory", "-5"], "512MiB"),
         (TESSERA, ["generate", "runs/tiny", "--stop", ""], "--stop"),
         (TESSERA, ["generate", "runs/tiny", "--logprobs", "3"], "--logprobs"),
@@ -134,12 +136,35 @@ def test_unknown_command(program, tmp_path):
         (TESSERA, ["bench", "foo"], "foo"),
         (TRAIN, ["train", "tiny.json", "--train.num_threads=100000000"], "train.num_threads"),
         (TRAIN, ["compare", "--seeds", "-1"], "-1"),
+        (TRAIN, ["compare", "--seeds", "99999999999999999999"], "99999999999999999999"),
         (TRAIN, ["eval", "runs/tiny", "--suite", "routing", "--max-bytes", "9"], "--max-bytes"),
         (TRAIN, ["eval", "runs/tiny", "--suite", "cross", "--mixed", "a"], "--mixed"),
     ],
 )
 def test_wrong_arguments(trained, program, arguments, part):
     refused(run(program, *arguments, cwd=trained), part, hint=False)
+
+
+@pytest.mark.parametrize(
+    "script, arguments, part",
+    [
+        ("train.py", ["--turns", "0"], "--turns"),
+        ("train.py", ["--steps", "-1"], "-1"),
+        ("train.py", ["--shapes", "192,300"], "'300'; there are 192, 512"),
+        ("train.py", ["--trns", "2"], "--trns"),
+        ("engine.py", ["--threads", "two"], "'two'"),
+        ("engine.py", ["--parts", "quality,all"], "'all'"),
+        ("engine.py", ["--text", "nowhere.md"], "nowhere.md"),
+    ],
+)
+def test_wrong_arguments_of_the_benchmarks(tmp_path, script, arguments, part):
+    refused(run(sys.executable, ROOT / "bench" / script, *arguments, cwd=tmp_path), part)
+
+
+@pytest.mark.parametrize("seeds", ["[1.5]", "[-1]", '["1"]', "[[1]]", "1.5"])
+def test_a_plans_seeds_are_whole_numbers(tmp_path, seeds):
+    (tmp_path / "plan.json").write_text(f'{{"core": {{"seeds": {seeds}, "variants": {{"one": {{}}}}}}}}')
+    refused(run(TRAIN, "compare", tmp_path, "--list", cwd=tmp_path), "core.seeds")
 
 
 @pytest.mark.parametrize(

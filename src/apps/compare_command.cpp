@@ -49,7 +49,14 @@ std::vector<Planned> read_plan(const Arguments& args) {
     for (const auto& [group, json] : plan.items()) {
       if (!json.is_object()) continue;
       for (const auto& [name, unused] : json.at("variants").items()) known.push_back(name);
-      const auto seeds = args.seeds.empty() ? json.at("seeds").get<std::vector<uint64_t>>() : args.seeds;
+      std::vector<uint64_t> seeds = args.seeds;
+      for (const Json& seed : args.seeds.empty() ? json.at("seeds") : Json::array()) {
+        if (!seed.is_number_unsigned()) {  // get() would make 18446744073709551615 of -1
+          throw Error(ErrorCode::kConfig, fmt::format("{}: {}.seeds has {}", path.string(), group, seed.dump()),
+                      "seeds are whole numbers from 0 on");
+        }
+        seeds.push_back(seed.get<uint64_t>());
+      }
       for (uint64_t seed : seeds) {
         for (const auto& [name, unused] : json.at("variants").items()) {
           // A variant may have more seeds in another group; --seeds replaces those of both.
@@ -344,7 +351,7 @@ void add_compare_command(CLI::App& app) {
   command->add_option("--seeds", args->seeds, "instead of the plan's: 1,2,3")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::Range(int64_t{0}, INT64_MAX));
+      ->check(CLI::Range(int64_t{0}, INT64_MAX - 1));  // INT64_MAX: CLI11 makes it of anything larger
   command->add_option("--out", args->out, "where results go")->capture_default_str();
   command->add_option("--runs", args->runs, "where runs are kept")->capture_default_str();
   command->add_flag("--time", args->time,
