@@ -137,6 +137,7 @@ def test_unknown_command(program, tmp_path):
         (TRAIN, ["train", "tiny.json", "--train.num_threads=100000000"], "train.num_threads"),
         (TRAIN, ["compare", "--seeds", "-1"], "-1"),
         (TRAIN, ["compare", "--seeds", "99999999999999999999"], "99999999999999999999"),
+        (TRAIN, ["inspect", "runs/tiny", "--atlas", "--bytes", "0"], "not in range 1 to"),
         (TRAIN, ["eval", "runs/tiny", "--suite", "routing", "--max-bytes", "9"], "--max-bytes"),
         (TRAIN, ["eval", "runs/tiny", "--suite", "cross", "--mixed", "a"], "--mixed"),
     ],

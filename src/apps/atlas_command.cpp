@@ -100,7 +100,7 @@ void add_atlas_command(CLI::App& app) {
   command->add_flag("--atlas", args->atlas, "what each component is for: token classes, domains, contexts, removal")
       ->required();
   command->add_option("--data", args->data, "labelled documents (default: the held-out ones of the run's data)");
-  command->add_option("--bytes", args->bytes, "of each source")->capture_default_str()->check(CLI::PositiveNumber);
+  command->add_option("--bytes", args->bytes, "of each source")->capture_default_str()->check(at_least(1));
   command->add_option("--out", args->out, "the page (default: MODEL_OR_RUN/atlas.html)");
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer("Example: ./tessera inspect runs/demo --atlas");

@@ -2,10 +2,14 @@
 // are thrown (base/error.h) and printed by run_app.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
 namespace tessera {
+
+// A check of 64-bit options: whole numbers from `least` on. INT64_MAX is what CLI11 makes of anything larger.
+inline CLI::Range at_least(int64_t least) { return {least, INT64_MAX - 1, "from " + std::to_string(least)}; }
 
 // tessera: links no LibTorch.
 void add_bench_budget_command(CLI::App& app);

@@ -351,7 +351,7 @@ void add_compare_command(CLI::App& app) {
   command->add_option("--seeds", args->seeds, "instead of the plan's: 1,2,3")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::Range(int64_t{0}, INT64_MAX - 1));  // INT64_MAX: CLI11 makes it of anything larger
+      ->check(at_least(0));
   command->add_option("--out", args->out, "where results go")->capture_default_str();
   command->add_option("--runs", args->runs, "where runs are kept")->capture_default_str();
   command->add_flag("--time", args->time,

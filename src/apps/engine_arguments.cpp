@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "apps/commands.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/threads.h"
@@ -60,9 +61,7 @@ void add_sampler_options(CLI::App& command, engine::SamplerOptions& sampler) {
       ->capture_default_str();
   command.add_option("--repetition-penalty", sampler.repetition_penalty, "of tokens that the text has; 1: none")
       ->capture_default_str();
-  command.add_option("--seed", sampler.seed, "of the sampling")
-      ->check(CLI::Range(int64_t{0}, INT64_MAX - 1))  // INT64_MAX: CLI11 makes it of anything larger
-      ->capture_default_str();
+  command.add_option("--seed", sampler.seed, "of the sampling")->check(at_least(0))->capture_default_str();
 }
 
 namespace {

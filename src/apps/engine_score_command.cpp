@@ -148,7 +148,7 @@ void add_eval_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("eval", "Bits per byte by domain on labelled documents");
   add_engine_options(*command, args->engine);
   command->add_option("--data", args->data, "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}")->required();
-  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(CLI::NonNegativeNumber);
+  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(at_least(0));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer(
       "Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000\n"
@@ -168,8 +168,7 @@ void add_perplexity_command(CLI::App& app) {
   add_engine_options(*command, args->engine);
   command->add_option("FILE", args->file, "plain text; windows of the context length (at most 2,048) don't overlap")
       ->required();
-  command->add_option("--max-tokens", args->max_tokens, "of the file's beginning; 0: all")
-      ->check(CLI::NonNegativeNumber);
+  command->add_option("--max-tokens", args->max_tokens, "of the file's beginning; 0: all")->check(at_least(0));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer("Example: ./tessera perplexity models/smollm2 README.md");
   command->callback([args] { run_perplexity(args->engine, args->file, args->max_tokens, args->json); });

@@ -183,11 +183,11 @@ void add_eval_command(CLI::App& app) {
                       "routing: the data folder that the linear baseline learns from");
   command->add_option("--teacher", args->routing.teacher, "routing: a teacher that distil saved (ROUTER/teacher)");
   command->add_option("--regret-texts", args->routing.regret_texts, "routing: texts of each kind; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   command->add_option("--decisions", args->routing.decisions,
                       "routing: write label and choice of each document to this JSONL file");
-  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(CLI::NonNegativeNumber);
+  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(at_least(0));
   command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer(
