@@ -1,8 +1,9 @@
-"""The command lines of both benchmarks: wrong input ends in one line and a hint, before anything is built or started."""
+"""The command lines of both benchmarks: wrong input ends in one line and a hint, before anything is started."""
 
 import argparse
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 
@@ -16,9 +17,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+    if not text.isdecimal() or not 0 < int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 to 1024")
     return int(text)
 
 
@@ -28,7 +28,7 @@ def file(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
-def some_of(*names: str):
+def some_of(*names: str) -> Callable[[str], list[str]]:
     """NAME,... of these."""
 
     def parse(text: str) -> list[str]:

@@ -150,32 +150,31 @@ def main() -> None:
     parser = arguments.Parser(__doc__)
     parser.add_argument("--turns", type=arguments.count, default=3)
     parser.add_argument("--threads", type=arguments.count, default=2)
-    parser.add_argument("--parts", type=arguments.some_of(*PARTS), default=list(PARTS), help="of these, what is measured: quality,smollm2,moe,mhc")
+    parser.add_argument("--parts", type=arguments.some_of(*PARTS), default=list(PARTS), help=f"what is measured, of {','.join(PARTS)}")
     parser.add_argument("--text", type=arguments.file, default=ROOT / "ARCHITECTURE.md", help="what perplexity is measured on")
     parser.add_argument("--json", action="store_true", help="(the last line is JSON anyway)")
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/tessera", help=argparse.SUPPRESS)
     parser.add_argument("--prepare", action="store_true", help="build the peer and the models, measure nothing")
     args = parser.parse_args()
-    parts = args.parts
     models = engine_models.Models(args.program.resolve(), ROOT)
     report = {}
-    if "quality" in parts:
+    if "quality" in args.parts:
         if args.prepare:
             models.ours(8), models.ours(4), models.peer_as_ours()
         else:
             report["quality"] = engine_quality.measure(models, args.text)
-    if "smollm2" in parts:
+    if "smollm2" in args.parts:
         for bits, key in ((4, "4 bits"), (8, "8 bits")):
             ours, peer = models.ours(bits), models.peer(bits)
             if not args.prepare:
                 result = compare(f"SmolLM2-135M, {key}", Ours(models.program, ours, args.threads), Peer(models.peer_programs(), peer, args.threads), args.turns)
                 report |= result if bits == 4 else {"q8": result}
-    if "moe" in parts:
+    if "moe" in args.parts:
         ours, peer = models.moe()
         if not args.prepare:
             sides = Ours(models.program, ours, args.threads), Peer(models.peer_programs(), peer, args.threads)
             report["moe"] = compare("flat MoE, 8 experts of which 2, 4 bits", *sides, args.turns)
-    if "mhc" in parts:
+    if "mhc" in args.parts:
         flat, mhc = models.mhc_pair()
         if not args.prepare:
             report["mhc"] = compare_mhc(models.program, flat, mhc, args.threads, args.turns)

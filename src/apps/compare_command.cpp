@@ -38,6 +38,17 @@ struct Planned {
   bool choices = true;
 };
 
+// get() would make 18446744073709551615 of -1, 1 of 1.5, and a list of anything.
+std::vector<uint64_t> seeds_of(const Json& group) {
+  const Json& seeds = group.at("seeds");
+  const bool right = seeds.is_array() && std::all_of(seeds.begin(), seeds.end(),
+                                                     [](const Json& seed) { return seed.is_number_unsigned(); });
+  if (!right) {
+    throw Error(ErrorCode::kConfig, "a plan's seeds are " + seeds.dump(), "they are a list of whole numbers from 0 on");
+  }
+  return seeds.get<std::vector<uint64_t>>();
+}
+
 // plan.json: {group: {"seeds": [n], "choices": false (no multiple choice, which takes minutes), "variants":
 // {name: {...}}}}. Seed by seed, so that a first table is there early.
 std::vector<Planned> read_plan(const Arguments& args) {
@@ -49,14 +60,7 @@ std::vector<Planned> read_plan(const Arguments& args) {
     for (const auto& [group, json] : plan.items()) {
       if (!json.is_object()) continue;
       for (const auto& [name, unused] : json.at("variants").items()) known.push_back(name);
-      std::vector<uint64_t> seeds = args.seeds;
-      for (const Json& seed : args.seeds.empty() ? json.at("seeds") : Json::array()) {
-        if (!seed.is_number_unsigned()) {  // get() would make 18446744073709551615 of -1
-          throw Error(ErrorCode::kConfig, fmt::format("{}: {}.seeds has {}", path.string(), group, seed.dump()),
-                      "seeds are whole numbers from 0 on");
-        }
-        seeds.push_back(seed.get<uint64_t>());
-      }
+      const std::vector<uint64_t> seeds = args.seeds.empty() ? seeds_of(json) : args.seeds;
       for (uint64_t seed : seeds) {
         for (const auto& [name, unused] : json.at("variants").items()) {
           // A variant may have more seeds in another group; --seeds replaces those of both.

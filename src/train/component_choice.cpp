@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/error.h"
 #include "kernels/elementwise.h"
 #include "train/section_timer.h"
 #include "train/tasks.h"
@@ -43,15 +44,17 @@ double normalise(double* scores, int64_t n) {
   return log_sum;
 }
 
-// The places in scores [0, n) of the k largest scores + bias, the largest first. Scores that are no numbers choose
-// nothing: the loss is then no number either, and training stops.
+// The places in `scores`, those of the components of `list`, of the k largest scores + bias (by component), the largest
+// first; `best` is working memory. False where a score is no number: it is never the larger one.
 template <class Number>
-void best_of(const Number* scores, const Number* bias, const std::vector<int32_t>& list, int k, int* places,
+bool best_of(const Number* scores, const Number* bias, const std::vector<int32_t>& list, int k, int* places,
              Number* best) {
+  bool all_numbers = true;
   std::fill_n(best, k, -std::numeric_limits<Number>::infinity());
   std::fill_n(places, k, -1);
   for (int e = 0; e < static_cast<int>(list.size()); ++e) {
     const Number score = scores[e] + bias[list[static_cast<size_t>(e)]];
+    all_numbers = all_numbers && !std::isnan(score);
     int place = k;
     while (place > 0 && score > best[place - 1]) --place;
     if (place == k) continue;
@@ -63,6 +66,7 @@ void best_of(const Number* scores, const Number* bias, const std::vector<int32_t
     while (std::find(places, places + k, next) != places + k) ++next;
     places[j] = next;
   }
+  return all_numbers;
 }
 
 template <class Number>
@@ -84,14 +88,19 @@ void choose(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, const Eligi
     for (int64_t i = first * layers; i < (first + count) * layers; ++i) {
       const std::vector<int32_t>& list = eligibility.of(i / layers);
       gather(scores + i * n, list, candidates.data());
-      best_of(candidates.data(), bias + i % layers * n, list, static_cast<int>(k), places.data(), best.data());
+      const bool all_numbers =
+          best_of(candidates.data(), bias + i % layers * n, list, static_cast<int>(k), places.data(), best.data());
       Number* weight = weights + i * k;
       for (int64_t j = 0; j < k; ++j) {
         const size_t place = static_cast<size_t>(places[static_cast<size_t>(j)]);
         ids[i * k + j] = list[place];
         weight[j] = candidates[place];
       }
-      if (log_total) log_total[i] = normalise(candidates.data(), static_cast<int64_t>(list.size()));
+      if (log_total) {
+        log_total[i] = normalise(candidates.data(), static_cast<int64_t>(list.size()));
+        // Vector instructions may lose one that is no number; the loss must show it, so that training stops.
+        if (!all_numbers) log_total[i] = std::numeric_limits<Number>::quiet_NaN();
+      }
       if (k == 1) {
         weight[0] = candidates[static_cast<size_t>(places[0])];  // of the softmax over all eligible ones
       } else {
@@ -122,8 +131,9 @@ at::Tensor gradient(const at::Tensor& scores_SLN, const Eligibility& eligibility
       Number* to = grad + i * n;
       gather(scores + i * n, list, probs.data());
       shifted_exp(probs.data(), static_cast<int64_t>(list.size()), log_total[i]);
-      Number mean = 0;  // of the weights' gradient under the weights; at K = 1 the rest of their sum is elsewhere
+      Number mean = 0;  // of the weights' gradient under the weights
       for (int64_t j = 0; j < k; ++j) mean += weight[j] * grad_weight[j];
+      // At K = 1 the softmax is over all eligible ones, so it is taken off all of them.
       const Number of_probs = grad_z[i % layers] * z_scale * log_total[i] - (k == 1 ? mean : 0);
       std::fill_n(to, n, Number(0));
       for (size_t e = 0; e < list.size(); ++e) to[list[e]] = of_probs * probs[e];
@@ -139,7 +149,7 @@ struct ChooseFunction : torch::autograd::Function<ChooseFunction> {
     const bool learns = scores_in.requires_grad();
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("component choice");
-    const at::Tensor scores_SLN = scores_in.contiguous(), bias = bias_LN.to(scores_SLN.scalar_type()).contiguous();
+    const at::Tensor scores_SLN = scores_in.contiguous(), bias = bias_LN.contiguous();
     const int64_t tokens = scores_SLN.size(0), layers = scores_SLN.size(1);
     const at::Tensor ids_SLK = at::empty({tokens, layers, k}, at::kLong);
     const at::Tensor weights_SLK = at::empty({tokens, layers, k}, scores_SLN.options());
@@ -153,6 +163,7 @@ struct ChooseFunction : torch::autograd::Function<ChooseFunction> {
     context->save_for_backward({scores_SLN, ids_SLK, weights_SLK, log_total_SL});
     context->saved_data["eligibility"] = c10::IValue::make_capsule(eligibility);
     context->mark_non_differentiable({ids_SLK});
+    context->set_materialize_grads(false);
     if (!learns) return {ids_SLK, weights_SLK};
     return {ids_SLK, weights_SLK, log_total_SL.square().mean(0)};
   }
@@ -167,8 +178,8 @@ struct ChooseFunction : torch::autograd::Function<ChooseFunction> {
     const at::Tensor grad_weights = grads[1].defined() ? grads[1].contiguous() : at::zeros_like(saved[2]);
     const at::Tensor grad_z =
         grads[2].defined() ? grads[2].contiguous() : at::zeros({scores.size(1)}, scores.options());
-    const auto of = scores.scalar_type() == at::kDouble ? gradient<double> : gradient<float>;
-    return {of(scores, eligibility, saved[1], saved[2], saved[3], grad_weights, grad_z), {}, {}, {}};
+    const auto grad_of = scores.scalar_type() == at::kDouble ? gradient<double> : gradient<float>;
+    return {grad_of(scores, eligibility, saved[1], saved[2], saved[3], grad_weights, grad_z), {}, {}, {}};
   }
 };
 
@@ -177,6 +188,9 @@ struct ChooseFunction : torch::autograd::Function<ChooseFunction> {
 ComponentChoice choose_components_cpu(const at::Tensor& scores_SLN, const at::Tensor& bias_LN,
                                       const std::vector<int32_t>& chunk_S,
                                       const std::vector<std::vector<int32_t>>& eligible, int k) {
+  TESSERA_CHECK(static_cast<int64_t>(chunk_S.size()) == scores_SLN.size(0), "a token needs a list of components");
+  for (const std::vector<int32_t>& list : eligible)
+    TESSERA_CHECK(static_cast<int>(list.size()) >= k, "fewer components than a token takes");
   auto eligibility = c10::make_intrusive<Eligibility>();
   eligibility->chunk_S = chunk_S, eligibility->eligible = eligible;
   const variable_list out = ChooseFunction::apply(scores_SLN, bias_LN, eligibility, static_cast<int64_t>(k));

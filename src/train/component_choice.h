@@ -14,8 +14,8 @@ struct ComponentChoice {
   at::Tensor z_loss_L;     // mean over tokens of logsumexp(eligible scores)^2; undefined where nothing is learnt
 };
 
-// Of scores [S, L, N] (float or double) the K largest scores + bias among the eligible components of each token; of
-// equal ones the first. `chunk_S` says which list of `eligible` holds for a token.
+// Of scores [S, L, N] (float or double, the bias alike) the K largest scores + bias among the eligible components of
+// each token; of equal ones the first. `chunk_S` says which list of `eligible`, K or more, holds for a token.
 ComponentChoice choose_components_cpu(const at::Tensor& scores_SLN, const at::Tensor& bias_LN,
                                       const std::vector<int32_t>& chunk_S,
                                       const std::vector<std::vector<int32_t>>& eligible, int k);

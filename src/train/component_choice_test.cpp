@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <utility>
+#include <vector>
 
+#include "base/error.h"
 #include "train/precompiled.h"
 
 namespace tessera {
@@ -22,11 +25,16 @@ TEST(ComponentChoice, TakesTheBestEligible) {
   EXPECT_EQ(ids({2, 4, 5}, 2), (std::vector<int64_t>{4, 5}));  // of equal ones the first
 }
 
-TEST(ComponentChoice, ScoresThatAreNoNumbersMakeWeightsThatAreNone) {
-  const at::Tensor scores = at::full({1, 1, 3}, std::numeric_limits<double>::quiet_NaN(), at::kFloat);
-  const ComponentChoice choice = choose_components_cpu(scores, at::zeros({1, 3}), {0}, {{1, 2}}, 2);
-  EXPECT_TRUE(at::equal(choice.ids_SLK.view({-1}), at::tensor({1, 2}, at::kLong)));
-  EXPECT_TRUE(at::isnan(choice.weights_SLK).all().item<bool>());
+TEST(ComponentChoice, AScoreThatIsNoNumberMakesALossThatIsNone) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+    for (const std::vector<double>& values : {std::vector{1.0, nan, 2.0}, {nan, nan, nan}}) {
+      const at::Tensor scores = at::tensor(values, type).view({1, 1, 3}).requires_grad_();
+      const ComponentChoice choice = choose_components_cpu(scores, at::zeros({1, 3}, type), {0}, {{0, 1, 2}}, 2);
+      EXPECT_TRUE(at::isnan(choice.z_loss_L).all().item<bool>());
+      EXPECT_NE(choice.ids_SLK[0][0][0].item<int64_t>(), choice.ids_SLK[0][0][1].item<int64_t>());
+    }
+  }
 }
 
 // The same by tensor operations.
@@ -37,10 +45,14 @@ ComponentChoice plain(const at::Tensor& scores_SLN, const at::Tensor& bias_LN, c
   return {ids, k == 1 ? at::exp(chosen - log_total.unsqueeze(2)) : at::softmax(chosen, 2), log_total.square().mean(0)};
 }
 
+TEST(ComponentChoice, TooFewComponentsAreRefused) {
+  EXPECT_THROW(choose_components_cpu(at::zeros({1, 1, 3}), at::zeros({1, 3}), {0}, {{1}}, 2), BugError);
+  EXPECT_THROW(choose_components_cpu(at::zeros({2, 1, 3}), at::zeros({1, 3}), {0}, {{1, 2}}, 2), BugError);
+}
+
 TEST(ComponentChoice, EqualsTensorOperationsWithItsGradient) {
   constexpr int64_t kTokens = 300, kLayers = 3, kComponents = 21;  // three blocks, odd rests
-  const std::vector<std::vector<int32_t>> eligible = {{0, 1, 2, 3, 4, 9, 10, 20}, {5, 6, 7}, {}};
-  std::vector<std::vector<int32_t>> lists = eligible;
+  std::vector<std::vector<int32_t>> lists = {{0, 1, 2, 3, 4, 9, 10, 20}, {5, 6, 7}, {}};
   for (int32_t c = 0; c < kComponents; ++c) lists[2].push_back(c);
   std::vector<int32_t> chunk_S;
   at::Tensor barred_SN = at::ones({kTokens, kComponents}, at::kBool);

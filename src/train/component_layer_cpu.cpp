@@ -209,6 +209,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       }
     });
 
+    // What the banks give is kept too: several components read it in the gradient. swiglu_backward gives their own.
     const at::ScalarType kept = x_SD.scalar_type();
     context->save_for_backward({x_SD, weights_SK, bank_gate_up, component_gate_up, component_down, bank_pre.to(kept),
                                 unique_pre.to(kept), bank_hidden.to(kept)});

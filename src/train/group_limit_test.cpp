@@ -52,5 +52,35 @@ TEST(GroupLimit, AGroupCountsByTheSumOfItsBest) {
   for (const LayerChoice& choice : model.forward(rows, {}).choices) EXPECT_TRUE(choice.ids_SK.ge(3).all().item<bool>());
 }
 
+// A limit that bars nothing still takes the tensor operations, as a GPU does; without one the CPU takes its own
+// function.
+TEST(GroupLimit, KeepingEveryGroupIsTheChoiceWithoutALimit) {
+  Architecture a = tiny_architecture();
+  a.hierarchy.domains = {{"general", 4, true, {}}, {"code", 3}, {"mathematics", 3}};
+  const PackedRows rows = random_rows(a, 2, 80, {0}, 5);
+  for (const int k : {1, 2, 3}) {
+    a.hierarchy.num_active = k;
+    std::vector<at::Tensor> ids[2], grads[2];
+    for (const int limit : {0, 2}) {
+      a.component_router.max_groups = limit;
+      const Model model(a, Parameters(a, 3, at::kDouble), at::kDouble);
+      const Forward forward = model.forward(rows, {});
+      at::Tensor loss = forward.hidden_RTD.sin().sum();
+      for (const LayerChoice& choice : forward.choices) {
+        loss = loss + choice.z_loss * 10;
+        ids[limit > 0].push_back(choice.ids_SK);
+      }
+      loss.backward();
+      for (const std::string& name : model.parameters().learnt_names())
+        grads[limit > 0].push_back(model.parameters()[name].grad());
+    }
+    for (size_t l = 0; l < ids[0].size(); ++l) EXPECT_TRUE(at::equal(ids[0][l], ids[1][l])) << k;
+    for (size_t i = 0; i < grads[0].size(); ++i) {
+      ASSERT_EQ(grads[0][i].defined(), grads[1][i].defined());
+      if (grads[0][i].defined()) EXPECT_LT((grads[0][i] - grads[1][i]).abs().max().item<double>(), 1e-10) << k;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera
