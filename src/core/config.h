@@ -34,7 +34,7 @@ struct OptimizerConfig {
 struct LossConfig {
   double domain_weight = 0.1;   // of level 1's cross-entropy
   double z_loss = 1e-3;         // of the component scores
-  double balance_rate = 1e-3;   // step of the selection bias
+  double balance_rate = 1e-2;   // step of the selection bias; at a third of it components die (docs/LOG.md)
   double domain_dropout = 0.1;  // share of documents whose pi is replaced by the uniform distribution
 };
 
