@@ -47,6 +47,8 @@ TEST(CompareConfigs, AllVariantsLearnAlikeFromTheSameBatches) {
   for (const std::string& name : planned()) {
     Json json = to_json(variant(name));
     if (name == "no-domain-dropout") json["train"]["loss"]["domain_dropout"] = base.train.loss.domain_dropout;
+    if (name.find("-balanced") != std::string::npos)
+      json["train"]["loss"]["balance_rate"] = base.train.loss.balance_rate;
     if (name.ends_with("mixed-documents")) json["data"] = to_json(base)["data"];
     if (name == "no-splices") json["data"]["splice_share"] = base.data.splice_share;
     const bool core = json["train"]["steps"] == base.train.steps;
