@@ -165,7 +165,7 @@ def test_wrong_arguments_of_the_benchmarks(tmp_path, script, arguments, part):
 @pytest.mark.parametrize("seeds", ["[1.5]", "[-1]", '["1"]', "[[1]]", "3", "null", "{}"])
 def test_a_plans_seeds_are_whole_numbers(tmp_path, seeds):
     (tmp_path / "plan.json").write_text(f'{{"core": {{"seeds": {seeds}, "variants": {{"one": {{}}}}}}}}')
-    refused(run(TRAIN, "compare", tmp_path, "--list", cwd=tmp_path), "seeds", seeds)
+    refused(run(TRAIN, "compare", tmp_path, "--list", cwd=tmp_path), "plan.json", "seeds", seeds)
 
 
 @pytest.mark.parametrize(

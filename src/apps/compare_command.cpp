@@ -39,12 +39,13 @@ struct Planned {
 };
 
 // get() would make 18446744073709551615 of -1, 1 of 1.5, and a list of anything.
-std::vector<uint64_t> seeds_of(const Json& group) {
+std::vector<uint64_t> seeds_of(const Json& group, const fs::path& plan) {
   const Json& seeds = group.at("seeds");
   const bool right = seeds.is_array() && std::all_of(seeds.begin(), seeds.end(),
                                                      [](const Json& seed) { return seed.is_number_unsigned(); });
   if (!right) {
-    throw Error(ErrorCode::kConfig, "a plan's seeds are " + seeds.dump(), "they are a list of whole numbers from 0 on");
+    throw Error(ErrorCode::kConfig, plan.string() + ": a group's seeds are " + seeds.dump(),
+                "they are a list of whole numbers from 0 on");
   }
   return seeds.get<std::vector<uint64_t>>();
 }
@@ -60,7 +61,7 @@ std::vector<Planned> read_plan(const Arguments& args) {
     for (const auto& [group, json] : plan.items()) {
       if (!json.is_object()) continue;
       for (const auto& [name, unused] : json.at("variants").items()) known.push_back(name);
-      const std::vector<uint64_t> seeds = args.seeds.empty() ? seeds_of(json) : args.seeds;
+      const std::vector<uint64_t> seeds = args.seeds.empty() ? seeds_of(json, path) : args.seeds;
       for (uint64_t seed : seeds) {
         for (const auto& [name, unused] : json.at("variants").items()) {
           // A variant may have more seeds in another group; --seeds replaces those of both.

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/float_bits.h"
 #include "kernels/elementwise.h"
 #include "kernels/rest-inl.h"
 
@@ -201,6 +202,24 @@ double sum_of_squares(const float* x, int64_t n) {
   return sum;
 }
 
+void round_to_bf16(const float* from, int64_t n, uint16_t* to) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> bits;
+  const hn::Rebind<uint16_t, decltype(d)> halves;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto value = hn::LoadU(d, from + i);
+    const auto v = hn::BitCast(bits, value);
+    const auto odd = hn::And(hn::ShiftRight<16>(v), hn::Set(bits, 1u));
+    const auto nearest = hn::ShiftRight<16>(hn::Add(v, hn::Add(odd, hn::Set(bits, 0x7FFFu))));
+    const auto quiet = hn::Or(hn::ShiftRight<16>(v), hn::Set(bits, 0x40u));
+    const auto out = hn::IfThenElse(hn::RebindMask(bits, hn::IsNaN(value)), quiet, nearest);
+    hn::StoreU(hn::DemoteTo(halves, hn::BitCast(hn::RebindToSigned<decltype(d)>(), out)), halves, to + i);
+  }
+  for (; i < n; ++i) to[i] = bf16_from_float(from[i]);
+}
+
 }  // namespace tessera::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -240,6 +259,7 @@ TESSERA_DISPATCH(void, adamw,
                  (float* parameter, const float* grad, float* m, float* v, int64_t n, const AdamWStep& step),
                  (parameter, grad, m, v, n, step))
 TESSERA_DISPATCH(double, sum_of_squares, (const float* x, int64_t n), (x, n))
+TESSERA_DISPATCH(void, round_to_bf16, (const float* from, int64_t n, uint16_t* to), (from, n, to))
 
 }  // namespace tessera
 #endif

@@ -41,7 +41,9 @@ struct AdamWStep {
   void axpy(float a, const float* x, float* y, int64_t n);                                                             \
   /* Decoupled weight decay and Adam's update (Loshchilov, Hutter 2019) of n parameters in one pass. */                \
   void adamw(float* parameter, const float* grad, float* m, float* v, int64_t n, const AdamWStep& step);               \
-  double sum_of_squares(const float* x, int64_t n);
+  double sum_of_squares(const float* x, int64_t n);                                                                    \
+  /* To the nearest bf16, of two as near the even one; a NaN stays one. `to` may be where `from` begins. */            \
+  void round_to_bf16(const float* from, int64_t n, uint16_t* to);
 
 TESSERA_ELEMENTWISE_KERNELS
 

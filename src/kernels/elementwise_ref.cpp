@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/float_bits.h"
 #include "kernels/elementwise.h"
 
 namespace tessera::ref {
@@ -110,6 +111,10 @@ double sum_of_squares(const float* x, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
   return sum;
+}
+
+void round_to_bf16(const float* from, int64_t n, uint16_t* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = bf16_from_float(from[i]);
 }
 
 }  // namespace tessera::ref

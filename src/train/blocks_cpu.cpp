@@ -2,7 +2,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
-#include "kernels/gemm.h"
+#include "train/products.h"
 #include "train/section_timer.h"
 #include "train/tasks.h"
 
@@ -23,12 +23,12 @@ int64_t num_rows(const at::Tensor& x) { return x.numel() / x.size(-1); }
 
 // grad_W [out, in] = grad_y [rows, out]^T x [rows, in], the rows of W shared out over the threads.
 struct WeightGrad {
-  const float *grad_y, *x;
+  const FactorTensor &grad_y, &x;
   int64_t rows, out, in;
   float* grad_w;
 };
 
-void weight_grads(const std::vector<WeightGrad>& products) {
+void weight_grads(bool in_bf16, const std::vector<WeightGrad>& products) {
   constexpr int64_t kBlockOutputs = 96;
   std::vector<std::pair<size_t, int64_t>> tasks;
   for (size_t i = 0; i < products.size(); ++i)
@@ -36,8 +36,8 @@ void weight_grads(const std::vector<WeightGrad>& products) {
   for_each_task(static_cast<int64_t>(tasks.size()), [&](int64_t task) {
     const auto [i, first] = tasks[static_cast<size_t>(task)];
     const WeightGrad& g = products[i];
-    gemm(std::min(kBlockOutputs, g.out - first), g.in, g.rows, {g.grad_y + first, g.out, true}, {g.x, g.in},
-         g.grad_w + first * g.in, g.in);
+    product(in_bf16, std::min(kBlockOutputs, g.out - first), g.in, g.rows, g.grad_y.from(first, g.out, true),
+            g.x.from(0, g.in), g.grad_w + first * g.in, g.in);
   });
 }
 
@@ -45,13 +45,14 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static Variable forward(AutogradContext* context, const Variable& x_in, const Variable& weight) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("linear forward");
-    const at::Tensor x = as_f32(x_in);
-    std::vector<int64_t> shape = x.sizes().vec();
+    const bool in_bf16 = multiplies_bf16(x_in.scalar_type());
+    const FactorTensor x(x_in, in_bf16), w(weight, in_bf16);
+    std::vector<int64_t> shape = x_in.sizes().vec();
     shape.back() = weight.size(0);
-    const at::Tensor y = at::empty(shape, x.options());
+    const at::Tensor y = at::empty(shape, x_in.options().dtype(at::kFloat));
     const int64_t out = weight.size(0), in = weight.size(1);
-    for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
-      gemm(count, out, in, {data(x) + first * in, in}, {data(weight), in, true}, mutable_data(y) + first * out, out);
+    for_each_row_block(num_rows(x_in), kBlockRows, [&](int64_t first, int64_t count) {
+      product(in_bf16, count, out, in, x.from(first * in, in), w.from(0, in, true), mutable_data(y) + first * out, out);
     });
     context->save_for_backward({x_in, weight});
     return y.to(x_in.scalar_type());
@@ -61,20 +62,24 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("linear backward");
     const auto saved = context->get_saved_variables();
-    const at::Tensor &weight = saved[1], x = as_f32(saved[0]), grad_y = as_f32(grads[0]);
+    const at::Tensor &x_in = saved[0], &weight = saved[1];
+    const bool in_bf16 = multiplies_bf16(x_in.scalar_type());
+    const FactorTensor grad_y(grads[0], in_bf16);
     const int64_t out = weight.size(0), in = weight.size(1);
     at::Tensor grad_x, grad_weight;
     if (context->needs_input_grad(0)) {
-      grad_x = at::empty_like(x);
-      for_each_row_block(num_rows(x), kBlockRows, [&](int64_t first, int64_t count) {
-        gemm(count, in, out, {data(grad_y) + first * out, out}, {data(weight), in}, mutable_data(grad_x) + first * in,
-             in);
+      const FactorTensor w(weight, in_bf16);
+      grad_x = at::empty(x_in.sizes(), x_in.options().dtype(at::kFloat));
+      for_each_row_block(num_rows(x_in), kBlockRows, [&](int64_t first, int64_t count) {
+        product(in_bf16, count, in, out, grad_y.from(first * out, out), w.from(0, in),
+                mutable_data(grad_x) + first * in, in);
       });
-      grad_x = grad_x.to(saved[0].scalar_type());
+      grad_x = grad_x.to(x_in.scalar_type());
     }
     if (context->needs_input_grad(1)) {
+      const FactorTensor x(x_in, in_bf16);
       grad_weight = at::empty_like(weight);
-      weight_grads({{data(grad_y), data(x), num_rows(x), out, in, mutable_data(grad_weight)}});
+      weight_grads(in_bf16, {{grad_y, x, num_rows(x_in), out, in, mutable_data(grad_weight)}});
     }
     return {grad_x, grad_weight};
   }
@@ -149,22 +154,25 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                           const Variable& end_RT) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("attention forward");
-    const at::Tensor x = as_f32(x_in);
     const at::ScalarType kept = x_in.scalar_type();
-    const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
+    const bool in_bf16 = multiplies_bf16(kept);
+    const FactorTensor x(x_in, in_bf16), query_w(w_query, in_bf16), key_w(w_key, in_bf16), value_w(w_value, in_bf16);
+    const auto f32 = x_in.options().dtype(at::kFloat);
+    const int64_t rows = x_in.size(0), tokens = x_in.size(1), width = x_in.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
-    at::Tensor query = at::empty({total, q_width}, x.options()), key = at::empty({total, kv_width}, x.options());
+    at::Tensor query = at::empty({total, q_width}, f32), key = at::empty({total, kv_width}, f32);
     at::Tensor value = at::empty_like(key);
-    const at::Tensor mixed = at::empty_like(query), y = at::empty_like(x);
-    const at::Tensor log_sum_exp = at::empty({rows, num_heads, tokens}, x.options());
+    const at::Tensor mixed = at::empty_like(query), y = at::empty(x_in.sizes(), f32);
+    const at::Tensor log_sum_exp = at::empty({rows, num_heads, tokens}, f32);
 
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
-      const Matrix in{data(x) + first * width, width};
+      const Factor in = x.from(first * width, width);
       const float *c = data(cos) + first * head_dim / 2, *s = data(sin) + first * head_dim / 2;
       float *q = mutable_data(query) + first * q_width, *k = mutable_data(key) + first * kv_width;
-      gemm(count, q_width, width, in, {data(w_query), width, true}, q, q_width);
-      gemm(count, kv_width, width, in, {data(w_key), width, true}, k, kv_width);
-      gemm(count, kv_width, width, in, {data(w_value), width, true}, mutable_data(value) + first * kv_width, kv_width);
+      product(in_bf16, count, q_width, width, in, query_w.from(0, width, true), q, q_width);
+      product(in_bf16, count, kv_width, width, in, key_w.from(0, width, true), k, kv_width);
+      product(in_bf16, count, kv_width, width, in, value_w.from(0, width, true), mutable_data(value) + first * kv_width,
+              kv_width);
       rotate_heads(q, count, num_heads, head_dim, c, s, 1);
       rotate_heads(k, count, num_kv_heads, head_dim, c, s, 1);
     });
@@ -177,13 +185,15 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                         data(query) + at * q_width, data(key) + at * kv_width, data(value) + at * kv_width,
                         mutable_data(mixed) + at * q_width, mutable_data(log_sum_exp) + at * num_heads);
     });
+    const at::Tensor kept_mixed = mixed.to(kept);
+    const FactorTensor output_in(in_bf16 ? kept_mixed : mixed, in_bf16), output_w(w_output, in_bf16);
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
-      gemm(count, width, q_width, {data(mixed) + first * q_width, q_width}, {data(w_output), q_width, true},
-           mutable_data(y) + first * width, width);
+      product(in_bf16, count, width, q_width, output_in.from(first * q_width, q_width), output_w.from(0, q_width, true),
+              mutable_data(y) + first * width, width);
     });
 
-    context->save_for_backward({x_in, w_query, w_key, w_value, w_output, kept_query, kept_key, kept_value,
-                                mixed.to(kept), log_sum_exp, cos, sin, begin_RT, end_RT});
+    context->save_for_backward({x_in, w_query, w_key, w_value, w_output, kept_query, kept_key, kept_value, kept_mixed,
+                                log_sum_exp, cos, sin, begin_RT, end_RT});
     context->saved_data["num_heads"] = num_heads;
     context->saved_data["num_kv_heads"] = num_kv_heads;
     return y.to(kept);
@@ -196,19 +206,21 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const at::Tensor &w_query = saved[1], &w_key = saved[2], &w_value = saved[3], &w_output = saved[4],
                      &log_sum_exp = saved[9], &cos = saved[10], &sin = saved[11], &begin_RT = saved[12],
                      &end_RT = saved[13];
-    const at::Tensor x = as_f32(saved[0]), query = as_f32(saved[5]), key = as_f32(saved[6]), value = as_f32(saved[7]),
+    const at::Tensor &x_in = saved[0], query = as_f32(saved[5]), key = as_f32(saved[6]), value = as_f32(saved[7]),
                      mixed = as_f32(saved[8]);
+    const bool in_bf16 = multiplies_bf16(x_in.scalar_type());
     const int64_t num_heads = context->saved_data["num_heads"].toInt();
     const int64_t num_kv_heads = context->saved_data["num_kv_heads"].toInt();
-    const int64_t rows = x.size(0), tokens = x.size(1), width = x.size(2), total = rows * tokens;
+    const int64_t rows = x_in.size(0), tokens = x_in.size(1), width = x_in.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
-    const at::Tensor grad_y = as_f32(grads[0]);
+    const FactorTensor grad_y(grads[0], in_bf16), output_w(w_output, in_bf16);
     const at::Tensor grad_mixed = at::empty_like(mixed), grad_query = at::empty_like(query);
-    const at::Tensor grad_key = at::empty_like(key), grad_value = at::empty_like(value), grad_x = at::empty_like(x);
+    const at::Tensor grad_key = at::empty_like(key), grad_value = at::empty_like(value);
+    const at::Tensor grad_x = at::empty(x_in.sizes(), query.options());
 
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
-      gemm(count, q_width, width, {data(grad_y) + first * width, width}, {data(w_output), q_width},
-           mutable_data(grad_mixed) + first * q_width, q_width);
+      product(in_bf16, count, q_width, width, grad_y.from(first * width, width), output_w.from(0, q_width),
+              mutable_data(grad_mixed) + first * q_width, q_width);
     });
     for_each_task(rows * num_kv_heads, [&](int64_t task) {
       const int64_t row = task / num_kv_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
@@ -220,22 +232,28 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     });
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
       const float *c = data(cos) + first * head_dim / 2, *s = data(sin) + first * head_dim / 2;
-      float *q = mutable_data(grad_query) + first * q_width, *k = mutable_data(grad_key) + first * kv_width;
-      float* out = mutable_data(grad_x) + first * width;
-      rotate_heads(q, count, num_heads, head_dim, c, s, -1);
-      rotate_heads(k, count, num_kv_heads, head_dim, c, s, -1);
-      gemm(count, width, q_width, {q, q_width}, {data(w_query), width}, out, width);
-      gemm(count, width, kv_width, {k, kv_width}, {data(w_key), width}, out, width, 1);
-      gemm(count, width, kv_width, {data(grad_value) + first * kv_width, kv_width}, {data(w_value), width}, out, width,
-           1);
+      rotate_heads(mutable_data(grad_query) + first * q_width, count, num_heads, head_dim, c, s, -1);
+      rotate_heads(mutable_data(grad_key) + first * kv_width, count, num_kv_heads, head_dim, c, s, -1);
     });
+    const FactorTensor query_w(w_query, in_bf16), key_w(w_key, in_bf16), value_w(w_value, in_bf16);
+    const FactorTensor of_query(grad_query, in_bf16), of_key(grad_key, in_bf16), of_value(grad_value, in_bf16);
+    for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
+      float* out = mutable_data(grad_x) + first * width;
+      product(in_bf16, count, width, q_width, of_query.from(first * q_width, q_width), query_w.from(0, width), out,
+              width);
+      product(in_bf16, count, width, kv_width, of_key.from(first * kv_width, kv_width), key_w.from(0, width), out,
+              width, 1);
+      product(in_bf16, count, width, kv_width, of_value.from(first * kv_width, kv_width), value_w.from(0, width), out,
+              width, 1);
+    });
+    const FactorTensor x(x_in, in_bf16), mixed_in(in_bf16 ? saved[8] : mixed, in_bf16);
     const at::Tensor to_query = at::empty_like(w_query), to_key = at::empty_like(w_key);
     const at::Tensor to_value = at::empty_like(w_value), to_output = at::empty_like(w_output);
-    weight_grads({{data(grad_query), data(x), total, q_width, width, mutable_data(to_query)},
-                  {data(grad_key), data(x), total, kv_width, width, mutable_data(to_key)},
-                  {data(grad_value), data(x), total, kv_width, width, mutable_data(to_value)},
-                  {data(grad_y), data(mixed), total, width, q_width, mutable_data(to_output)}});
-    return {grad_x.to(saved[0].scalar_type()), to_query, to_key, to_value, to_output, {}, {}, {}, {}, {}, {}};
+    weight_grads(in_bf16, {{of_query, x, total, q_width, width, mutable_data(to_query)},
+                           {of_key, x, total, kv_width, width, mutable_data(to_key)},
+                           {of_value, x, total, kv_width, width, mutable_data(to_value)},
+                           {grad_y, mixed_in, total, width, q_width, mutable_data(to_output)}});
+    return {grad_x.to(x_in.scalar_type()), to_query, to_key, to_value, to_output, {}, {}, {}, {}, {}, {}};
   }
 
   static AttentionRow row_shape(int64_t tokens, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,

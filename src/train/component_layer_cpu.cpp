@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "kernels/elementwise.h"
-#include "kernels/gemm.h"
 #include "train/component_layer.h"
+#include "train/products.h"
 #include "train/section_timer.h"
 #include "train/tasks.h"
 
@@ -109,11 +109,6 @@ std::vector<int64_t> largest_first(const std::vector<int64_t>& offsets) {
   return groups;
 }
 
-void gather(const float* from, int64_t width, const int32_t* rows, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; ++i)
-    std::memcpy(to + i * width, from + rows[i] * width, static_cast<size_t>(width) * sizeof(float));
-}
-
 // Pointers of a stack [groups, rows, columns] of matrices.
 struct Stack {
   float* data = nullptr;
@@ -149,33 +144,34 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
                           const Variable& component_down, const std::vector<int>& bank_of) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("component layer forward");
-    const at::Tensor x_tensor = as_f32(x_SD), p_tensor = as_f32(weights_SK);
+    const bool in_bf16 = multiplies_bf16(x_SD.scalar_type());
+    const FactorTensor x(x_SD, in_bf16);
+    const at::Tensor p_tensor = as_f32(weights_SK);
+    const auto f32 = x_SD.options().dtype(at::kFloat);
     const Stack bank(bank_gate_up), unique(component_gate_up), down(component_down);
     const auto plan =
         make_plan(ids_SK.contiguous(), component_down.size(0), bank.data ? bank_gate_up.size(0) : 0, bank_of);
     const int64_t width = x_SD.size(1), base_width = bank.rows / 2, unique_width = unique.rows / 2;
     const int64_t hidden_width = base_width + unique_width;
-    const float* x = x_tensor.const_data_ptr<float>();
     const float* p = p_tensor.const_data_ptr<float>();
 
-    const at::Tensor bank_pre = at::empty({plan->num_pairs(), 2 * base_width}, x_tensor.options());
-    const at::Tensor bank_hidden = at::empty({plan->num_pairs(), base_width}, x_tensor.options());
+    const at::Tensor bank_pre = at::empty({plan->num_pairs(), 2 * base_width}, f32);
+    const at::Tensor bank_hidden = at::empty({plan->num_pairs(), base_width}, f32);
     float* bank_pre_P = bank_pre.mutable_data_ptr<float>();
     float* bank_hidden_P = bank_hidden.mutable_data_ptr<float>();
     if (bank.data) {
       const std::vector<Block> blocks = all_blocks(plan->bank_offsets);
       for_each_task(static_cast<int64_t>(blocks.size()), [&](int64_t task) {
         const Block& b = blocks[static_cast<size_t>(task)];
-        float* rows = scratch(0, kBlockRows * width);
-        gather(x, width, &plan->token_P[static_cast<size_t>(b.first)], b.count, rows);
+        const Factor rows = x.gathered(&plan->token_P[static_cast<size_t>(b.first)], b.count, width, 0);
         float* pre = bank_pre_P + b.first * bank.rows;
-        gemm(b.count, bank.rows, width, {rows, width}, {bank.of(b.group), width, true}, pre, bank.rows);
+        product(in_bf16, b.count, bank.rows, width, rows, {bank.of(b.group), width, true}, pre, bank.rows);
         swiglu_forward(pre, b.count, base_width, bank_hidden_P + b.first * base_width, base_width);
       });
     }
 
-    const at::Tensor unique_pre = at::empty({plan->num_assignments(), unique.rows}, x_tensor.options());
-    const at::Tensor y_A = at::empty({plan->num_assignments(), width}, x_tensor.options());
+    const at::Tensor unique_pre = at::empty({plan->num_assignments(), unique.rows}, f32);
+    const at::Tensor y_A = at::empty({plan->num_assignments(), width}, f32);
     float* unique_pre_A = unique_pre.mutable_data_ptr<float>();
     float* y = y_A.mutable_data_ptr<float>();
     std::vector<int32_t> pair_A = by_place(*plan);
@@ -188,17 +184,16 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
                     static_cast<size_t>(base_width) * sizeof(float));
       }
       if (unique.data) {
-        float* rows = scratch(0, kBlockRows * width);
-        gather(x, width, &plan->token_A[static_cast<size_t>(b.first)], b.count, rows);
+        const Factor rows = x.gathered(&plan->token_A[static_cast<size_t>(b.first)], b.count, width, 0);
         float* pre = unique_pre_A + b.first * unique.rows;
-        gemm(b.count, unique.rows, width, {rows, width}, {unique.of(b.group), width, true}, pre, unique.rows);
+        product(in_bf16, b.count, unique.rows, width, rows, {unique.of(b.group), width, true}, pre, unique.rows);
         swiglu_forward(pre, b.count, unique_width, hidden + base_width, hidden_width);
       }
-      gemm(b.count, width, hidden_width, {hidden, hidden_width}, {down.of(b.group), hidden_width, true},
-           y + b.first * width, width);
+      product(in_bf16, b.count, width, hidden_width, {hidden, hidden_width}, {down.of(b.group), hidden_width, true},
+              y + b.first * width, width);
     });
 
-    const at::Tensor y_SD = at::empty_like(x_tensor);
+    const at::Tensor y_SD = at::empty(x_SD.sizes(), f32);
     float* out = y_SD.mutable_data_ptr<float>();
     const int64_t k = plan->num_active;
     for_each_row_block(plan->num_tokens, kBlockRows, [&](int64_t first, int64_t count) {
@@ -226,12 +221,14 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
     const Stack bank(saved[2]), unique(saved[3]), down(saved[4]);
     const int64_t width = saved[0].size(1), base_width = bank.rows / 2, unique_width = unique.rows / 2;
     const int64_t hidden_width = base_width + unique_width, k = plan.num_active;
-    const at::Tensor grad_y_tensor = as_f32(grads[0]), x_tensor = as_f32(saved[0]), p_tensor = as_f32(saved[1]);
+    const bool in_bf16 = multiplies_bf16(saved[0].scalar_type());
+    const FactorTensor grad_y(grads[0], in_bf16), x(saved[0], in_bf16);
+    const at::Tensor p_tensor = as_f32(saved[1]);
     const at::Tensor bank_pre = as_f32(saved[5]), unique_pre = as_f32(saved[6]), bank_hidden = as_f32(saved[7]);
-    const float *x = x_tensor.const_data_ptr<float>(), *p = p_tensor.const_data_ptr<float>();
+    const float* p = p_tensor.const_data_ptr<float>();
     const float *bank_pre_P = bank_pre.const_data_ptr<float>(), *unique_pre_A = unique_pre.const_data_ptr<float>();
-    const float *bank_hidden_P = bank_hidden.const_data_ptr<float>(), *grad_y = grad_y_tensor.const_data_ptr<float>();
-    const auto options = x_tensor.options();
+    const float* bank_hidden_P = bank_hidden.const_data_ptr<float>();
+    const auto options = p_tensor.options();
 
     const StackGrad grad_bank(saved[2]), grad_unique(saved[3]), grad_down(saved[4]);
     const at::Tensor grad_p = at::empty_like(p_tensor);
@@ -250,13 +247,13 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
       bool first = true;  // the first block overwrites, the others add
       for_each_block(c, plan.component_offsets, [&](const Block& b) {
         const int32_t* tokens = &plan.token_A[static_cast<size_t>(b.first)];
-        float *rows = scratch(0, kBlockRows * width), *hidden = scratch(1, kBlockRows * hidden_width);
-        float *grad_rows = scratch(2, kBlockRows * width), *grad_hidden = scratch(3, kBlockRows * hidden_width);
+        float *hidden = scratch(1, kBlockRows * hidden_width), *grad_hidden = scratch(3, kBlockRows * hidden_width);
         const float* weight = &p_A[static_cast<size_t>(b.first)];
         float* grad_weight = &grad_p_A[static_cast<size_t>(b.first)];
-        gather(grad_y, width, tokens, b.count, grad_rows);
+        const Factor grad_rows = grad_y.gathered(tokens, b.count, width, 2);
         // Without the weight: <grad, y_c> = <h, W_c^T grad> is the gradient of the weight.
-        gemm(b.count, hidden_width, width, {grad_rows, width}, {down.of(c), hidden_width}, grad_hidden, hidden_width);
+        product(in_bf16, b.count, hidden_width, width, grad_rows, {down.of(c), hidden_width}, grad_hidden,
+                hidden_width);
         for (int64_t i = 0; i < b.count && base_width > 0; ++i) {
           const float* base = bank_hidden_P + pair_A[static_cast<size_t>(b.first + i)] * base_width;
           const float* grad = grad_hidden + i * hidden_width;
@@ -270,18 +267,17 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           float* grad_pre = scratch(4, kBlockRows * unique.rows);
           swiglu_backward(unique_pre_A + b.first * unique.rows, grad_hidden + base_width, hidden_width, b.count,
                           unique_width, weight, grad_pre, hidden + base_width, hidden_width, grad_weight);
-          gather(x, width, tokens, b.count, rows);
-          gemm(unique.rows, width, b.count, {grad_pre, unique.rows, true}, {rows, width}, grad_unique.to.of(c), width,
-               grad_unique.keep(first));
-          gemm(b.count, width, unique.rows, {grad_pre, unique.rows}, {unique.of(c), width}, grad_x_A + b.first * width,
-               width);
+          const Factor pre = rounded(in_bf16, grad_pre, b.count * unique.rows, unique.rows, 5);
+          product(in_bf16, unique.rows, width, b.count, pre.turned(), x.gathered(tokens, b.count, width, 0),
+                  grad_unique.to.of(c), width, grad_unique.keep(first));
+          product(in_bf16, b.count, width, unique.rows, pre, {unique.of(c), width}, grad_x_A + b.first * width, width);
         }
         for (int64_t i = 0; i < b.count; ++i) {
           float* row = hidden + i * hidden_width;
           for (int64_t j = 0; j < hidden_width; ++j) row[j] *= weight[i];
         }
-        gemm(width, hidden_width, b.count, {grad_rows, width, true}, {hidden, hidden_width}, grad_down.to.of(c),
-             hidden_width, grad_down.keep(first));
+        product(in_bf16, width, hidden_width, b.count, grad_rows.turned(), {hidden, hidden_width}, grad_down.to.of(c),
+                hidden_width, grad_down.keep(first));
         first = false;
       });
       if (first) grad_down.set_unused(c), grad_unique.set_unused(c);  // no token chose it
@@ -295,7 +291,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
         bool first = true;
         for_each_block(g, plan.bank_offsets, [&](const Block& b) {
           const int32_t* tokens = &plan.token_P[static_cast<size_t>(b.first)];
-          float *rows = scratch(0, kBlockRows * width), *grad = scratch(1, kBlockRows * base_width);
+          float* grad = scratch(1, kBlockRows * base_width);
           float* grad_pre = scratch(2, kBlockRows * bank.rows);
           std::fill_n(grad, b.count * base_width, 0.0f);
           for (int64_t i = 0; i < b.count; ++i) {
@@ -307,18 +303,17 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           }
           swiglu_backward(bank_pre_P + b.first * bank.rows, grad, base_width, b.count, base_width, nullptr, grad_pre,
                           nullptr, 0, nullptr);
-          gather(x, width, tokens, b.count, rows);
-          gemm(bank.rows, width, b.count, {grad_pre, bank.rows, true}, {rows, width}, grad_bank.to.of(g), width,
-               grad_bank.keep(first));
-          gemm(b.count, width, bank.rows, {grad_pre, bank.rows}, {bank.of(g), width}, grad_x_P + b.first * width,
-               width);
+          const Factor pre = rounded(in_bf16, grad_pre, b.count * bank.rows, bank.rows, 5);
+          product(in_bf16, bank.rows, width, b.count, pre.turned(), x.gathered(tokens, b.count, width, 0),
+                  grad_bank.to.of(g), width, grad_bank.keep(first));
+          product(in_bf16, b.count, width, bank.rows, pre, {bank.of(g), width}, grad_x_P + b.first * width, width);
           first = false;
         });
         if (first) grad_bank.set_unused(g);
       });
     }
 
-    const at::Tensor grad_x_SD = at::empty_like(x_tensor);
+    const at::Tensor grad_x_SD = at::empty(saved[0].sizes(), options);
     float *grad_x = grad_x_SD.mutable_data_ptr<float>(), *grad_p_SK = grad_p.mutable_data_ptr<float>();
     for_each_row_block(plan.num_tokens, kBlockRows, [&](int64_t first, int64_t count) {
       for (int64_t s = first; s < first + count; ++s) {

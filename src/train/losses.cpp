@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "kernels/elementwise.h"
-#include "kernels/gemm.h"
 #include "train/blocks.h"
+#include "train/products.h"
 #include "train/section_timer.h"
 #include "train/tasks.h"
 
@@ -68,21 +68,29 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const SectionTimer timer("cross-entropy, both ways");
     constexpr int64_t kPartRows = 128, kPartVocab = 256;
-    const at::Tensor hidden_SD = as_f32(hidden_in), targets_tensor = targets_S.contiguous();
-    const int64_t rows = hidden_SD.size(0), width = hidden_SD.size(1), vocab = head_VD.size(0);
-    const float *hidden = hidden_SD.const_data_ptr<float>(), *head = head_VD.const_data_ptr<float>();
+    const bool in_bf16 = multiplies_bf16(hidden_in.scalar_type());
+    const FactorTensor hidden(hidden_in, in_bf16), head(head_VD, in_bf16);
+    const at::Tensor targets_tensor = targets_S.contiguous();
+    const int64_t rows = hidden_in.size(0), width = hidden_in.size(1), vocab = head_VD.size(0);
+    const auto f32 = hidden_in.options().dtype(at::kFloat);
     const int64_t* targets = targets_tensor.const_data_ptr<int64_t>();
-    const at::Tensor logits_tensor = at::empty({std::min(rows, kBlockTokens), vocab}, hidden_SD.options());
+    const at::Tensor logits_tensor = at::empty({std::min(rows, kBlockTokens), vocab}, f32);
     float* logits = logits_tensor.mutable_data_ptr<float>();
+    // Their gradient takes their place, in bf16 the first half of each row.
+    const auto grad_logits = [&](int64_t row, int64_t column, bool transposed) -> Factor {
+      const float* at = logits + row * vocab;
+      if (in_bf16) return {reinterpret_cast<const at::BFloat16*>(at) + column, 2 * vocab, transposed};
+      return {at + column, vocab, transposed};
+    };
     at::Tensor grad_hidden, grad_head;
-    if (differentiate) grad_hidden = at::empty_like(hidden_SD), grad_head = at::empty_like(head_VD);
+    if (differentiate) grad_hidden = at::empty({rows, width}, f32), grad_head = at::empty_like(head_VD);
     std::vector<float> losses(static_cast<size_t>(rows), 0.0f);
     for (int64_t begin = 0; begin < rows; begin += kBlockTokens) {
       const int64_t count = std::min(kBlockTokens, rows - begin);
       for_each_row_block(count, kPartRows, [&](int64_t first, int64_t part) {
-        const float* in = hidden + (begin + first) * width;
         float* block = logits + first * vocab;
-        gemm(part, vocab, width, {in, width}, {head, width, true}, block, vocab);
+        product(in_bf16, part, vocab, width, hidden.from((begin + first) * width, width), head.from(0, width, true),
+                block, vocab);
         for (int64_t i = 0; i < part; ++i) {
           const int64_t target = targets[begin + first + i];
           float* row = block + i * vocab;
@@ -94,22 +102,23 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
           const float logit = row[target];
           losses[static_cast<size_t>(begin + first + i)] = softmax(row, vocab) - logit;
           row[target] -= 1;
+          if (in_bf16) round_to_bf16(row, vocab, reinterpret_cast<uint16_t*>(row));
         }
         if (differentiate) {
-          gemm(part, width, vocab, {block, vocab}, {head, width},
-               grad_hidden.mutable_data_ptr<float>() + (begin + first) * width, width);
+          product(in_bf16, part, width, vocab, grad_logits(first, 0, false), head.from(0, width),
+                  grad_hidden.mutable_data_ptr<float>() + (begin + first) * width, width);
         }
       });
       if (!differentiate) continue;
       for_each_row_block(vocab, kPartVocab, [&](int64_t first, int64_t part) {
-        gemm(part, width, count, {logits + first, vocab, true}, {hidden + begin * width, width},
-             grad_head.mutable_data_ptr<float>() + first * width, width, begin == 0 ? 0.0f : 1.0f);
+        product(in_bf16, part, width, count, grad_logits(0, first, true), hidden.from(begin * width, width),
+                grad_head.mutable_data_ptr<float>() + first * width, width, begin == 0 ? 0.0f : 1.0f);
       });
     }
     if (differentiate) context->save_for_backward({grad_hidden.to(hidden_in.scalar_type()), grad_head});
     double total = 0;
     for (float loss : losses) total += loss;
-    return at::scalar_tensor(total, hidden_SD.options());
+    return at::scalar_tensor(total, f32);
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();

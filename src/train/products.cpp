@@ -1,0 +1,112 @@
+#include "train/products.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/float_bits.h"
+#include "kernels/amx_tiles.h"
+#include "kernels/elementwise.h"
+#include "train/tasks.h"
+
+// Of the MKL inside LibTorch, which has no header: null where LibTorch has none.
+extern "C" __attribute__((weak)) void cblas_gemm_bf16bf16f32(int layout, int transpose_a, int transpose_b, int m, int n,
+                                                             int k, float alpha, const uint16_t* a, int a_stride,
+                                                             const uint16_t* b, int b_stride, float beta, float* c,
+                                                             int c_stride);
+extern "C" __attribute__((weak)) int MKL_Set_Num_Threads_Local(int threads);
+
+namespace tessera {
+namespace {
+
+// Buffers for factors that are rounded on the way; callers' slots come before them.
+constexpr size_t kLeft = 8, kRight = 9;
+
+uint16_t* bits(at::BFloat16* data) { return reinterpret_cast<uint16_t*>(data); }
+const uint16_t* bits(const at::BFloat16* data) { return reinterpret_cast<const uint16_t*>(data); }
+
+// [rows, columns] as it lies in memory.
+Factor as_bf16(const Factor& factor, int64_t rows, int64_t columns, size_t slot) {
+  if (factor.bf16) return factor;
+  if (factor.transposed) std::swap(rows, columns);
+  at::BFloat16* to = reinterpret_cast<at::BFloat16*>(scratch(slot, (rows * columns + 1) / 2));
+  for (int64_t r = 0; r < rows; ++r) round_to_bf16(factor.f32 + r * factor.stride, columns, bits(to + r * columns));
+  return {to, columns, factor.transposed};
+}
+
+void multiply_bf16(int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c, int64_t c_stride,
+                   float keep) {
+  constexpr int kRowMajor = 101, kAsItIs = 111, kTransposed = 112;  // CBLAS
+  const int threads = MKL_Set_Num_Threads_Local(1);
+  cblas_gemm_bf16bf16f32(kRowMajor, a.transposed ? kTransposed : kAsItIs, b.transposed ? kTransposed : kAsItIs,
+                         static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1, bits(a.bf16),
+                         static_cast<int>(a.stride), bits(b.bf16), static_cast<int>(b.stride), keep, c,
+                         static_cast<int>(c_stride));
+  MKL_Set_Num_Threads_Local(threads);
+}
+
+// A small product is right; the first call also lets MKL find its kernels on one thread (train/blocks.cpp).
+bool mkl_multiplies_bf16() {
+  if (!cblas_gemm_bf16bf16f32 || !MKL_Set_Num_Threads_Local || !cpu_has_tiles(TileArithmetic::kBF16)) return false;
+  constexpr int64_t kSide = 48;
+  std::vector<at::BFloat16> a(kSide * kSide), b(a.size());
+  std::vector<float> c(a.size(), 1.0f);
+  for (int64_t i = 0; i < kSide * kSide; ++i) {
+    a[static_cast<size_t>(i)] = static_cast<float>(i % 13 - 6);
+    b[static_cast<size_t>(i)] = static_cast<float>(i % 7 - 3) / 4;
+  }
+  multiply_bf16(kSide, kSide, kSide, {a.data(), kSide}, {b.data(), kSide, true}, c.data(), kSide, 1);
+  for (int64_t i = 0; i < kSide; ++i) {
+    for (int64_t j = 0; j < kSide; ++j) {
+      float sum = 1;  // exact: small multiples of 1/4
+      for (int64_t p = 0; p < kSide; ++p)
+        sum += static_cast<float>(a[static_cast<size_t>(i * kSide + p)]) *
+               static_cast<float>(b[static_cast<size_t>(j * kSide + p)]);
+      if (sum != c[static_cast<size_t>(i * kSide + j)]) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+bool multiplies_bf16(at::ScalarType precision) {
+  static const bool can = mkl_multiplies_bf16();
+  return precision == at::kBFloat16 && can;
+}
+
+Factor FactorTensor::from(int64_t element, int64_t stride, bool transposed) const {
+  if (tensor_.scalar_type() == at::kFloat) return {tensor_.const_data_ptr<float>() + element, stride, transposed};
+  return {tensor_.const_data_ptr<at::BFloat16>() + element, stride, transposed};
+}
+
+Factor FactorTensor::gathered(const int32_t* rows, int64_t count, int64_t width, size_t slot) const {
+  const size_t row_bytes = static_cast<size_t>(width) * tensor_.element_size();
+  const std::byte* data = static_cast<const std::byte*>(tensor_.const_data_ptr());
+  float* to = scratch(slot, count * width);
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(reinterpret_cast<std::byte*>(to) + static_cast<size_t>(i) * row_bytes,
+                data + static_cast<size_t>(rows[i]) * row_bytes, row_bytes);
+  if (tensor_.scalar_type() == at::kFloat) return {to, width};
+  return {reinterpret_cast<const at::BFloat16*>(to), width};
+}
+
+Factor rounded(bool in_bf16, const float* data, int64_t size, int64_t stride, size_t slot) {
+  if (!in_bf16) return {data, stride};
+  at::BFloat16* to = reinterpret_cast<at::BFloat16*>(scratch(slot, (size + 1) / 2));
+  round_to_bf16(data, size, bits(to));
+  return {to, stride};
+}
+
+void product(bool in_bf16, int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c,
+             int64_t c_stride, float keep) {
+  if (m == 0 || n == 0) return;
+  if (in_bf16) {
+    multiply_bf16(m, n, k, as_bf16(a, m, k, kLeft), as_bf16(b, k, n, kRight), c, c_stride, keep);
+  } else {
+    TESSERA_CHECK(a.f32 && b.f32, "a bf16 factor in an f32 product");
+    gemm(m, n, k, {a.f32, a.stride, a.transposed}, {b.f32, b.stride, b.transposed}, c, c_stride, keep);
+  }
+}
+
+}  // namespace tessera
