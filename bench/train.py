@@ -234,7 +234,8 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
     # Under bf16 the two round at other places, and three digits are what is left.
     if abs(losses["ours"] - losses["eager"]) > (1e-4 if precision == "f32" else 2e-2):
         sys.exit(f"error: first loss {losses['ours']:.6f} is not the peer's {losses['eager']:.6f}: not the same computation")
-    peak_ours, peak_theirs = sides["ours"].ask("peak")["gflops"], sides["eager"].ask("peak")["gflops"]
+    peak = sides["ours"].ask("peak")
+    peak_ours, peak_precision, peak_theirs = peak["gflops"], peak["precision"], sides["eager"].ask("peak")["gflops"]
     rates = {name: tokens_per_s(side) for name, side in sides.items()}
     best_name = max((n for n in ("eager", "compiled") if rates.get(n)), key=lambda n: rates[n])
     gflops = flops_per_step(shape) * 1e-9 / (ROWS * LENGTH)
@@ -242,7 +243,7 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
     print(f"\n{precision} D={shape_name}: first loss ours {losses['ours']:.6f}, peer's {losses['eager']:.6f}")
     for name, rate in rates.items():
         if rate:
-            print(f"  {name:9} {rate:8.0f} tokens/s  {rate * gflops / peak_ours:6.1%} of {peak_ours:.0f} GFLOPS in f32  peak memory {memory[name] / 2**20:6.0f} MiB")
+            print(f"  {name:9} {rate:8.0f} tokens/s  {rate * gflops / peak_ours:6.1%} of {peak_ours:.0f} GFLOPS in {peak_precision}  peak memory {memory[name] / 2**20:6.0f} MiB")
         else:
             print(f"  {name:9} does not run")
     h, actives = model["hierarchy"], [active_parameters(m, work) for m in (flat_of(shape, EXPERTS), model)]
@@ -261,7 +262,7 @@ def measure(shape_name: str, precision: str, args: argparse.Namespace, work: pat
             "ratio": rates["ours"] / rates[best_name], "gemm_peak_share": rates["ours"] * gflops / peak_ours,
             "memory_ratio": memory["ours"] / memory[best_name], "mhc_to_flat": rates["mhc"] / rates["ours"],
             "gemm_peak_gflops": peak_ours, "peer_gemm_peak_gflops": peak_theirs, "first_loss": losses["ours"], "peer_first_loss": losses["eager"],
-            "gemm_peak_precision": "f32", "step_ms": {name: {k: 1e3 * v for k, v in p["parts"].items()} for name, p in profiles.items()}}
+            "gemm_peak_precision": peak_precision, "step_ms": {name: {k: 1e3 * v for k, v in p["parts"].items()} for name, p in profiles.items()}}
 
 
 def measure_components(args: argparse.Namespace, work: pathlib.Path) -> dict:

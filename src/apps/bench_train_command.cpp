@@ -8,28 +8,29 @@
 #include "base/peak_memory.h"
 #include "base/threads.h"
 #include "core/cost_model.h"
-#include "kernels/gemm.h"
 #include "train/losses.h"
 #include "train/model.h"
 #include "train/optimizer.h"
+#include "train/products.h"
 #include "train/section_timer.h"
 #include "train/tasks.h"
 
 namespace tessera {
 namespace {
 
-// Best rate over square products from 256 to 4,096, one a thread: what a step could reach at most.
-double gemm_peak_gflops() {
+// Best rate over square products from 256 to 4,096, one a thread, as this precision multiplies here: what a step could
+// reach at most.
+double gemm_peak_gflops(bool in_bf16) {
   double best = 0;
   const int64_t threads = at::get_num_threads();
   for (int64_t n : {256, 512, 1024, 2048, 4096}) {
-    std::vector<std::vector<float>> buffers;
-    for (int64_t i = 0; i < 3 * threads; ++i) buffers.emplace_back(static_cast<size_t>(n * n), 0.5f);
+    const FactorTensor factors(at::full({2 * threads, n, n}, 0.5, at::kFloat), in_bf16);
+    const at::Tensor products = at::zeros({threads, n, n}, at::kFloat);
     for (int repeat = 0; repeat < (n < 2048 ? 8 : 1); ++repeat) {
       const double begin = now_s();
       for_each_task(threads, [&](int64_t i) {
-        const size_t at = static_cast<size_t>(3 * i);
-        gemm(n, n, n, {buffers[at].data(), n}, {buffers[at + 1].data(), n}, buffers[at + 2].data(), n);
+        product(in_bf16, n, n, n, factors.from(2 * i * n * n, n), factors.from((2 * i + 1) * n * n, n),
+                products.mutable_data_ptr<float>() + i * n * n, n);
       });
       best = std::max(best, 2e-9 * static_cast<double>(n * n * n * threads) / (now_s() - begin));
     }
@@ -42,6 +43,7 @@ void serve(const std::string& model_path, int64_t rows, const std::string& token
            int threads) {
   at::set_num_threads(threads);
   const at::ScalarType compute = precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  const bool in_bf16 = multiplies_bf16(compute);
   const Model model = [&] {  // the mapped file must not count as memory of the training
     const ModelFolder folder = open_model(model_path);
     return Model(folder.architecture, Parameters(folder, at::kFloat, at::kCPU), compute);
@@ -66,7 +68,8 @@ void serve(const std::string& model_path, int64_t rows, const std::string& token
   std::cout << "ready" << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
     if (line == "peak") {
-      std::cout << Json{{"gflops", gemm_peak_gflops()}}.dump() << std::endl;
+      std::cout << Json{{"gflops", gemm_peak_gflops(in_bf16)}, {"precision", in_bf16 ? "bf16" : "f32"}}.dump()
+                << std::endl;
       continue;
     }
     const int64_t steps = std::stoll(line.substr(line.find(' ') + 1));

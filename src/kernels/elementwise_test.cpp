@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <hwy/highway.h>
 
+#include <bit>
 #include <cmath>
+#include <cstring>
+#include <iterator>
 #include <random>
 #include <vector>
 
@@ -41,6 +44,29 @@ class Elementwise : public testing::TestWithParam<std::tuple<int64_t, int64_t>> 
   int64_t target_ = 0;
   const int64_t width_ = std::get<1>(GetParam()), rows_ = 3;
 };
+
+TEST_P(Elementwise, RoundToBf16) {
+  auto x = random_vector(rows_ * width_, 4, 100);
+  const float odd[] = {NAN,
+                       -NAN,
+                       INFINITY,
+                       -INFINITY,
+                       -0.0f,
+                       1.00390625f,
+                       1.01171875f,
+                       3.4e38f,
+                       1e-40f,
+                       std::bit_cast<float>(0x7F800001u),
+                       std::bit_cast<float>(0xFFFFFFFFu)};
+  for (size_t i = 0; i < std::min(x.size(), std::size(odd)); ++i) x[i] = odd[i];
+  std::vector<uint16_t> got(x.size()), expected(x.size());
+  round_to_bf16(x.data(), static_cast<int64_t>(x.size()), got.data());
+  ref::round_to_bf16(x.data(), static_cast<int64_t>(x.size()), expected.data());
+  EXPECT_EQ(got, expected);
+  round_to_bf16(x.data(), static_cast<int64_t>(x.size()), reinterpret_cast<uint16_t*>(x.data()));
+  std::memcpy(got.data(), x.data(), got.size() * 2);
+  EXPECT_EQ(got, expected);
+}
 
 TEST_P(Elementwise, Swiglu) {
   auto gate_up = random_vector(rows_ * 2 * width_, 1, 3);

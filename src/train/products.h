@@ -6,7 +6,7 @@
 
 namespace tessera {
 
-// Whether products of a model of this precision are of bf16 on this CPU. Without AMX bf16 is slower than f32 (tasks.h).
+// Whether products of a model of this precision are of bf16 on this CPU. Without AMX it is slower than f32.
 bool multiplies_bf16(at::ScalarType precision);
 
 // A row-major matrix, as kernels/gemm.h's Matrix.

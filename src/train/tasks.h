@@ -13,8 +13,9 @@
 namespace tessera {
 
 // The kernels compute in f32 on the CPU. Under bf16 what passes between functions and what is kept for the gradient is
-// bf16, widened on the way in and rounded on the way out: half of the memory, and sums in f32. (AVX-512's own bf16
-// product has less than half of f32's rate: docs/LOG.md.) Every other precision and device takes the tensor operations.
+// bf16, widened on the way in and rounded on the way out: half of the memory, and sums in f32. Products alone are of
+// bf16 where there are AMX tiles (train/products.h; AVX-512's own bf16 product has less than half of f32's rate:
+// docs/LOG.md). Every other precision and device takes the tensor operations.
 inline bool uses_kernels(const at::Tensor& x) {
   return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
