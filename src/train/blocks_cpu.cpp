@@ -2,6 +2,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
+#include "train/attention_bf16.h"
 #include "train/products.h"
 #include "train/section_timer.h"
 #include "train/tasks.h"
@@ -16,6 +17,7 @@ using torch::autograd::variable_list;
 constexpr int64_t kBlockRows = 256;
 
 const float* data(const at::Tensor& t) { return t.const_data_ptr<float>(); }
+const at::BFloat16* bf16(const at::Tensor& t) { return t.const_data_ptr<at::BFloat16>(); }
 float* mutable_data(const at::Tensor& t) { return t.mutable_data_ptr<float>(); }
 
 // The rows of x as a matrix [rows, width].
@@ -178,12 +180,18 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     });
     // Under bf16 scores are of what is kept: the gradient's probabilities are made of it and of log_sum_exp.
     const at::Tensor kept_query = query.to(kept), kept_key = key.to(kept), kept_value = value.to(kept);
-    query = as_f32(kept_query), key = as_f32(kept_key), value = as_f32(kept_value);
+    if (!in_bf16) query = as_f32(kept_query), key = as_f32(kept_key), value = as_f32(kept_value);
     for_each_task(rows * num_heads, [&](int64_t task) {
-      const int64_t row = task / num_heads, at = row * tokens;
-      attention_forward(row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row), task % num_heads,
-                        data(query) + at * q_width, data(key) + at * kv_width, data(value) + at * kv_width,
-                        mutable_data(mixed) + at * q_width, mutable_data(log_sum_exp) + at * num_heads);
+      const int64_t row = task / num_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
+      const AttentionRow shape = row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row);
+      float *out = mutable_data(mixed) + q_at, *sums = mutable_data(log_sum_exp) + at * num_heads;
+      if (in_bf16) {
+        attention_forward_bf16(shape, task % num_heads, bf16(kept_query) + q_at, bf16(kept_key) + kv_at,
+                               bf16(kept_value) + kv_at, out, sums);
+      } else {
+        attention_forward(shape, task % num_heads, data(query) + q_at, data(key) + kv_at, data(value) + kv_at, out,
+                          sums);
+      }
     });
     const at::Tensor kept_mixed = mixed.to(kept);
     const FactorTensor output_in(in_bf16 ? kept_mixed : mixed, in_bf16), output_w(w_output, in_bf16);
@@ -206,29 +214,38 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const at::Tensor &w_query = saved[1], &w_key = saved[2], &w_value = saved[3], &w_output = saved[4],
                      &log_sum_exp = saved[9], &cos = saved[10], &sin = saved[11], &begin_RT = saved[12],
                      &end_RT = saved[13];
-    const at::Tensor &x_in = saved[0], query = as_f32(saved[5]), key = as_f32(saved[6]), value = as_f32(saved[7]),
-                     mixed = as_f32(saved[8]);
+    const at::Tensor &x_in = saved[0], mixed = as_f32(saved[8]);
     const bool in_bf16 = multiplies_bf16(x_in.scalar_type());
+    const auto as_read = [&](const at::Tensor& kept) { return in_bf16 ? kept : as_f32(kept); };
+    const at::Tensor query = as_read(saved[5]), key = as_read(saved[6]), value = as_read(saved[7]);
     const int64_t num_heads = context->saved_data["num_heads"].toInt();
     const int64_t num_kv_heads = context->saved_data["num_kv_heads"].toInt();
     const int64_t rows = x_in.size(0), tokens = x_in.size(1), width = x_in.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
     const FactorTensor grad_y(grads[0], in_bf16), output_w(w_output, in_bf16);
-    const at::Tensor grad_mixed = at::empty_like(mixed), grad_query = at::empty_like(query);
-    const at::Tensor grad_key = at::empty_like(key), grad_value = at::empty_like(value);
-    const at::Tensor grad_x = at::empty(x_in.sizes(), query.options());
+    const at::Tensor grad_mixed = at::empty_like(mixed), grad_query = at::empty_like(mixed);
+    const at::Tensor grad_key = at::empty({total, kv_width}, mixed.options()), grad_value = at::empty_like(grad_key);
+    const at::Tensor grad_x = at::empty(x_in.sizes(), mixed.options());
 
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
       product(in_bf16, count, q_width, width, grad_y.from(first * width, width), output_w.from(0, q_width),
               mutable_data(grad_mixed) + first * q_width, q_width);
     });
+    const at::Tensor rounded_grad_mixed = in_bf16 ? grad_mixed.to(at::kBFloat16) : at::Tensor();
     for_each_task(rows * num_kv_heads, [&](int64_t task) {
       const int64_t row = task / num_kv_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
-      attention_backward(row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row),
-                         task % num_kv_heads, data(query) + q_at, data(key) + kv_at, data(value) + kv_at,
-                         data(mixed) + q_at, data(log_sum_exp) + at * num_heads, data(grad_mixed) + q_at,
-                         mutable_data(grad_query) + q_at, mutable_data(grad_key) + kv_at,
-                         mutable_data(grad_value) + kv_at);
+      const AttentionRow shape = row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row);
+      const float *out = data(mixed) + q_at, *sums = data(log_sum_exp) + at * num_heads;
+      float *to_query = mutable_data(grad_query) + q_at, *to_key = mutable_data(grad_key) + kv_at,
+            *to_value = mutable_data(grad_value) + kv_at;
+      if (in_bf16) {
+        attention_backward_bf16(shape, task % num_kv_heads, bf16(query) + q_at, bf16(key) + kv_at, bf16(value) + kv_at,
+                                out, sums, data(grad_mixed) + q_at, bf16(rounded_grad_mixed) + q_at, to_query, to_key,
+                                to_value);
+      } else {
+        attention_backward(shape, task % num_kv_heads, data(query) + q_at, data(key) + kv_at, data(value) + kv_at, out,
+                           sums, data(grad_mixed) + q_at, to_query, to_key, to_value);
+      }
     });
     for_each_row_block(total, kBlockRows, [&](int64_t first, int64_t count) {
       const float *c = data(cos) + first * head_dim / 2, *s = data(sin) + first * head_dim / 2;

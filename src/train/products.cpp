@@ -35,11 +35,11 @@ Factor as_bf16(const Factor& factor, int64_t rows, int64_t columns, size_t slot)
 }
 
 void multiply_bf16(int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c, int64_t c_stride,
-                   float keep) {
+                   float keep, float scale) {
   constexpr int kRowMajor = 101, kAsItIs = 111, kTransposed = 112;  // CBLAS
   const int threads = MKL_Set_Num_Threads_Local(1);
   cblas_gemm_bf16bf16f32(kRowMajor, a.transposed ? kTransposed : kAsItIs, b.transposed ? kTransposed : kAsItIs,
-                         static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1, bits(a.bf16),
+                         static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), scale, bits(a.bf16),
                          static_cast<int>(a.stride), bits(b.bf16), static_cast<int>(b.stride), keep, c,
                          static_cast<int>(c_stride));
   MKL_Set_Num_Threads_Local(threads);
@@ -55,7 +55,7 @@ bool mkl_multiplies_bf16() {
     a[static_cast<size_t>(i)] = static_cast<float>(i % 13 - 6);
     b[static_cast<size_t>(i)] = static_cast<float>(i % 7 - 3) / 4;
   }
-  multiply_bf16(kSide, kSide, kSide, {a.data(), kSide}, {b.data(), kSide, true}, c.data(), kSide, 1);
+  multiply_bf16(kSide, kSide, kSide, {a.data(), kSide}, {b.data(), kSide, true}, c.data(), kSide, 1, 1);
   for (int64_t i = 0; i < kSide; ++i) {
     for (int64_t j = 0; j < kSide; ++j) {
       float sum = 1;  // exact: small multiples of 1/4
@@ -99,13 +99,13 @@ Factor rounded(bool in_bf16, const float* data, int64_t size, int64_t stride, si
 }
 
 void product(bool in_bf16, int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c,
-             int64_t c_stride, float keep) {
+             int64_t c_stride, float keep, float scale) {
   if (m == 0 || n == 0) return;
   if (in_bf16) {
-    multiply_bf16(m, n, k, as_bf16(a, m, k, kLeft), as_bf16(b, k, n, kRight), c, c_stride, keep);
+    multiply_bf16(m, n, k, as_bf16(a, m, k, kLeft), as_bf16(b, k, n, kRight), c, c_stride, keep, scale);
   } else {
     TESSERA_CHECK(a.f32 && b.f32, "a bf16 factor in an f32 product");
-    gemm(m, n, k, {a.f32, a.stride, a.transposed}, {b.f32, b.stride, b.transposed}, c, c_stride, keep);
+    gemm(m, n, k, {a.f32, a.stride, a.transposed}, {b.f32, b.stride, b.transposed}, c, c_stride, keep, scale);
   }
 }
 

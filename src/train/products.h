@@ -44,6 +44,6 @@ Factor rounded(bool in_bf16, const float* data, int64_t size, int64_t stride, si
 
 // kernels/gemm.h's product. `in_bf16`: f32 factors are rounded on the way; otherwise none may be bf16.
 void product(bool in_bf16, int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c,
-             int64_t c_stride, float keep = 0.0f);
+             int64_t c_stride, float keep = 0.0f, float scale = 1.0f);
 
 }  // namespace tessera
