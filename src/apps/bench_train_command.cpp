@@ -26,7 +26,7 @@ double gemm_peak_gflops(bool in_bf16) {
   for (int64_t n : {256, 512, 1024, 2048, 4096}) {
     const FactorTensor factors(at::full({2 * threads, n, n}, 0.5, at::kFloat), in_bf16);
     const at::Tensor products = at::zeros({threads, n, n}, at::kFloat);
-    for (int repeat = 0; repeat < (n < 2048 ? 8 : 1); ++repeat) {
+    for (int repeat = 0; repeat < (n < 2048 ? 8 : 3); ++repeat) {
       const double begin = now_s();
       for_each_task(threads, [&](int64_t i) {
         product(in_bf16, n, n, n, factors.from(2 * i * n * n, n), factors.from((2 * i + 1) * n * n, n),

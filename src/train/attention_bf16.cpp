@@ -1,5 +1,6 @@
 #include "train/attention_bf16.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/elementwise.h"
@@ -61,8 +62,8 @@ void attention_forward_bf16(const AttentionRow& row, int64_t head, const at::BFl
 
 void attention_backward_bf16(const AttentionRow& row, int64_t kv_head, const at::BFloat16* query,
                              const at::BFloat16* key, const at::BFloat16* value, const float* out,
-                             const float* log_sum_exp, const float* grad_out, const at::BFloat16* rounded_grad_out,
-                             float* grad_query, float* grad_key, float* grad_value) {
+                             const float* log_sum_exp, const at::BFloat16* grad_out, float* grad_query, float* grad_key,
+                             float* grad_value) {
   const int64_t h = row.head_dim, stride = row.num_heads * h, kv_stride = row.num_kv_heads * h;
   const int64_t group = row.num_heads / row.num_kv_heads;
   const float scale = 1 / std::sqrt(static_cast<float>(h));
@@ -73,17 +74,19 @@ void attention_backward_bf16(const AttentionRow& row, int64_t kv_head, const at:
   }
   float *scores = scratch(0, kBlockQueries * row.num_tokens), *grad_scores = scratch(1, kBlockQueries * row.num_tokens);
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    const at::BFloat16 *q = query + head * h, *rounded_grad = rounded_grad_out + head * h;
-    const float *o = out + head * h, *grad = grad_out + head * h;
+    const at::BFloat16 *q = query + head * h, *grad = grad_out + head * h;
+    const float* o = out + head * h;
     for_each_block(row, [&](const Block& b) {
-      const Factor queries = {q + b.first * stride, stride}, grads = {rounded_grad + b.first * stride, stride},
+      const Factor queries = {q + b.first * stride, stride}, grads = {grad + b.first * stride, stride},
                    keys = {key + b.begin * kv_stride, kv_stride}, values = {value + b.begin * kv_stride, kv_stride};
       product(true, b.count, b.keys, h, queries, keys.turned(), scores, b.keys, 0, scale);
       product(true, b.count, b.keys, h, grads, values.turned(), grad_scores, b.keys);
       for (int64_t i = 0; i < b.count; ++i) {
         const int64_t t = b.first + i, at = i * b.keys + row.begin_T[t] - b.begin, n = row.end_T[t] - row.begin_T[t];
         exp_minus(scores + at, n, log_sum_exp[head * row.num_tokens + t]);
-        softmax_gradient(scores + at, grad_scores + at, n, dot(grad + t * stride, o + t * stride, h), scale);
+        float shift = 0;  // <grad_out, out>, of the rounded gradient that grad_scores are made of
+        for (int64_t j = 0; j < h; ++j) shift += static_cast<float>(grad[t * stride + j]) * o[t * stride + j];
+        softmax_gradient(scores + at, grad_scores + at, n, shift, scale);
       }
       const auto as_they_are = [](int64_t, float*, int64_t) {};
       const Factor probs = changed_and_rounded(row, b, scores, as_they_are),

@@ -9,10 +9,9 @@ namespace tessera {
 void attention_forward_bf16(const AttentionRow& row, int64_t head, const at::BFloat16* query, const at::BFloat16* key,
                             const at::BFloat16* value, float* out, float* log_sum_exp);
 
-// `rounded_grad_out`: grad_out in bf16.
 void attention_backward_bf16(const AttentionRow& row, int64_t kv_head, const at::BFloat16* query,
                              const at::BFloat16* key, const at::BFloat16* value, const float* out,
-                             const float* log_sum_exp, const float* grad_out, const at::BFloat16* rounded_grad_out,
-                             float* grad_query, float* grad_key, float* grad_value);
+                             const float* log_sum_exp, const at::BFloat16* grad_out, float* grad_query, float* grad_key,
+                             float* grad_value);
 
 }  // namespace tessera

@@ -180,14 +180,15 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     });
     // Under bf16 scores are of what is kept: the gradient's probabilities are made of it and of log_sum_exp.
     const at::Tensor kept_query = query.to(kept), kept_key = key.to(kept), kept_value = value.to(kept);
-    if (!in_bf16) query = as_f32(kept_query), key = as_f32(kept_key), value = as_f32(kept_value);
+    const auto as_read = [&](const at::Tensor& t) { return in_bf16 ? t : as_f32(t); };
+    query = as_read(kept_query), key = as_read(kept_key), value = as_read(kept_value);
     for_each_task(rows * num_heads, [&](int64_t task) {
       const int64_t row = task / num_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
       const AttentionRow shape = row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row);
       float *out = mutable_data(mixed) + q_at, *sums = mutable_data(log_sum_exp) + at * num_heads;
       if (in_bf16) {
-        attention_forward_bf16(shape, task % num_heads, bf16(kept_query) + q_at, bf16(kept_key) + kv_at,
-                               bf16(kept_value) + kv_at, out, sums);
+        attention_forward_bf16(shape, task % num_heads, bf16(query) + q_at, bf16(key) + kv_at, bf16(value) + kv_at, out,
+                               sums);
       } else {
         attention_forward(shape, task % num_heads, data(query) + q_at, data(key) + kv_at, data(value) + kv_at, out,
                           sums);
@@ -223,7 +224,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     const int64_t rows = x_in.size(0), tokens = x_in.size(1), width = x_in.size(2), total = rows * tokens;
     const int64_t q_width = w_query.size(0), kv_width = w_key.size(0), head_dim = q_width / num_heads;
     const FactorTensor grad_y(grads[0], in_bf16), output_w(w_output, in_bf16);
-    const at::Tensor grad_mixed = at::empty_like(mixed), grad_query = at::empty_like(mixed);
+    at::Tensor grad_mixed = at::empty_like(mixed);
+    const at::Tensor grad_query = at::empty_like(mixed);
     const at::Tensor grad_key = at::empty({total, kv_width}, mixed.options()), grad_value = at::empty_like(grad_key);
     const at::Tensor grad_x = at::empty(x_in.sizes(), mixed.options());
 
@@ -231,7 +233,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
       product(in_bf16, count, q_width, width, grad_y.from(first * width, width), output_w.from(0, q_width),
               mutable_data(grad_mixed) + first * q_width, q_width);
     });
-    const at::Tensor rounded_grad_mixed = in_bf16 ? grad_mixed.to(at::kBFloat16) : at::Tensor();
+    if (in_bf16) grad_mixed = grad_mixed.to(at::kBFloat16);
     for_each_task(rows * num_kv_heads, [&](int64_t task) {
       const int64_t row = task / num_kv_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
       const AttentionRow shape = row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row);
@@ -240,8 +242,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
             *to_value = mutable_data(grad_value) + kv_at;
       if (in_bf16) {
         attention_backward_bf16(shape, task % num_kv_heads, bf16(query) + q_at, bf16(key) + kv_at, bf16(value) + kv_at,
-                                out, sums, data(grad_mixed) + q_at, bf16(rounded_grad_mixed) + q_at, to_query, to_key,
-                                to_value);
+                                out, sums, bf16(grad_mixed) + q_at, to_query, to_key, to_value);
       } else {
         attention_backward(shape, task % num_kv_heads, data(query) + q_at, data(key) + kv_at, data(value) + kv_at, out,
                            sums, data(grad_mixed) + q_at, to_query, to_key, to_value);

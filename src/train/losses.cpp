@@ -102,7 +102,7 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
           const float logit = row[target];
           losses[static_cast<size_t>(begin + first + i)] = softmax(row, vocab) - logit;
           row[target] -= 1;
-          if (in_bf16) round_to_bf16(row, vocab, reinterpret_cast<uint16_t*>(row));
+          if (in_bf16 && differentiate) round_to_bf16(row, vocab, reinterpret_cast<uint16_t*>(row));
         }
         if (differentiate) {
           product(in_bf16, part, width, vocab, grad_logits(first, 0, false), head.from(0, width),
@@ -136,13 +136,15 @@ at::Tensor linear_cross_entropy_sum(const at::Tensor& hidden_SD, const at::Tenso
 
 at::Tensor target_log_probs(const at::Tensor& hidden_SD, const at::Tensor& head_VD, const at::Tensor& targets_S) {
   const at::NoGradGuard no_grad;
-  const at::Tensor head = head_VD.to(hidden_SD.scalar_type());
+  // On the CPU bf16 ends before the logits, as in the training loss.
+  const at::ScalarType precision = uses_kernels(hidden_SD) ? at::kFloat : hidden_SD.scalar_type();
+  const at::Tensor head = head_VD.to(precision);
   std::vector<at::Tensor> parts;
   for (int64_t begin = 0; begin < hidden_SD.size(0); begin += kBlockTokens) {
     const int64_t count = std::min(kBlockTokens, hidden_SD.size(0) - begin);
     const at::Tensor target = targets_S.narrow(0, begin, count);
     const at::Tensor log_probs =
-        at::log_softmax(at::mm(hidden_SD.narrow(0, begin, count), head.t()), 1, loss_dtype(hidden_SD));
+        at::log_softmax(at::mm(hidden_SD.narrow(0, begin, count).to(precision), head.t()), 1, loss_dtype(hidden_SD));
     parts.push_back(log_probs.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1).mul_(target.ge(0)).to(at::kFloat));
   }
   return at::cat(parts);

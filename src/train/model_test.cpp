@@ -244,6 +244,9 @@ TEST(Losses, ChunkedCrossEntropyEqualsThePlainOne) {
     EXPECT_LT((our_grads[static_cast<size_t>(i)] - plain_grads[static_cast<size_t>(i)]).abs().max().item<double>(),
               1e-9);
   EXPECT_NEAR(target_log_probs(hidden, head, targets).sum().item<double>(), -plain.item<double>(), 1e-3);
+  const at::Tensor rounded = hidden.detach().to(at::kBFloat16), head_f32 = head.detach().to(at::kFloat);
+  const double trained = linear_cross_entropy_sum(rounded, head_f32, targets).item<double>();
+  EXPECT_NEAR(target_log_probs(rounded, head_f32, targets).sum().item<double>(), -trained, 1e-3 * trained);
 }
 
 // bf16 runs on the kernels here; f16 takes the tensor operations, as bf16 does on a GPU.

@@ -1,10 +1,9 @@
 #include "train/products.h"
 
-#include <cmath>
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
-#include "base/float_bits.h"
 #include "kernels/amx_tiles.h"
 #include "kernels/elementwise.h"
 #include "train/tasks.h"
@@ -19,7 +18,7 @@ extern "C" __attribute__((weak)) int MKL_Set_Num_Threads_Local(int threads);
 namespace tessera {
 namespace {
 
-// Buffers for factors that are rounded on the way; callers' slots come before them.
+// Of scratch, for factors that are rounded on the way; callers have the slots before them.
 constexpr size_t kLeft = 8, kRight = 9;
 
 uint16_t* bits(at::BFloat16* data) { return reinterpret_cast<uint16_t*>(data); }
@@ -31,7 +30,7 @@ Factor as_bf16(const Factor& factor, int64_t rows, int64_t columns, size_t slot)
   if (factor.transposed) std::swap(rows, columns);
   at::BFloat16* to = reinterpret_cast<at::BFloat16*>(scratch(slot, (rows * columns + 1) / 2));
   for (int64_t r = 0; r < rows; ++r) round_to_bf16(factor.f32 + r * factor.stride, columns, bits(to + r * columns));
-  return {to, columns, factor.transposed};
+  return {to, std::max<int64_t>(columns, 1), factor.transposed};
 }
 
 void multiply_bf16(int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c, int64_t c_stride,
@@ -45,24 +44,22 @@ void multiply_bf16(int64_t m, int64_t n, int64_t k, const Factor& a, const Facto
   MKL_Set_Num_Threads_Local(threads);
 }
 
-// A small product is right; the first call also lets MKL find its kernels on one thread (train/blocks.cpp).
+// Small products are right. These first calls also let MKL find its kernels on one thread (train/blocks.cpp).
 bool mkl_multiplies_bf16() {
   if (!cblas_gemm_bf16bf16f32 || !MKL_Set_Num_Threads_Local || !cpu_has_tiles(TileArithmetic::kBF16)) return false;
   constexpr int64_t kSide = 48;
-  std::vector<at::BFloat16> a(kSide * kSide), b(a.size());
-  std::vector<float> c(a.size(), 1.0f);
-  for (int64_t i = 0; i < kSide * kSide; ++i) {
-    a[static_cast<size_t>(i)] = static_cast<float>(i % 13 - 6);
-    b[static_cast<size_t>(i)] = static_cast<float>(i % 7 - 3) / 4;
-  }
-  multiply_bf16(kSide, kSide, kSide, {a.data(), kSide}, {b.data(), kSide, true}, c.data(), kSide, 1, 1);
-  for (int64_t i = 0; i < kSide; ++i) {
-    for (int64_t j = 0; j < kSide; ++j) {
-      float sum = 1;  // exact: small multiples of 1/4
-      for (int64_t p = 0; p < kSide; ++p)
-        sum += static_cast<float>(a[static_cast<size_t>(i * kSide + p)]) *
-               static_cast<float>(b[static_cast<size_t>(j * kSide + p)]);
-      if (sum != c[static_cast<size_t>(i * kSide + j)]) return false;
+  const at::Tensor a = at::arange(kSide * kSide, at::kFloat).remainder(13).sub(6).view({kSide, kSide}),
+                   b = at::arange(kSide * kSide, at::kFloat).remainder(7).sub(3).view({kSide, kSide}) / 4;
+  const FactorTensor left(a, true), right(b, true);
+  for (const bool a_turned : {false, true}) {
+    for (const bool b_turned : {false, true}) {
+      for (const float keep : {0.0f, 1.0f}) {
+        const at::Tensor c = at::ones({kSide, kSide});
+        multiply_bf16(kSide, kSide, kSide, left.from(0, kSide, a_turned), right.from(0, kSide, b_turned),
+                      c.mutable_data_ptr<float>(), kSide, keep, 1);
+        const at::Tensor expected = at::mm(a_turned ? a.t() : a, b_turned ? b.t() : b) + keep;
+        if (!at::equal(c, expected)) return false;  // small multiples of 1/4: exact
+      }
     }
   }
   return true;
@@ -71,8 +68,9 @@ bool mkl_multiplies_bf16() {
 }  // namespace
 
 bool multiplies_bf16(at::ScalarType precision) {
+  if (precision != at::kBFloat16) return false;
   static const bool can = mkl_multiplies_bf16();
-  return precision == at::kBFloat16 && can;
+  return can;
 }
 
 Factor FactorTensor::from(int64_t element, int64_t stride, bool transposed) const {

@@ -32,7 +32,8 @@ class FactorTensor {
   FactorTensor(const at::Tensor& tensor, bool in_bf16)
       : tensor_(tensor.to(in_bf16 ? at::kBFloat16 : at::kFloat).contiguous()) {}
   Factor from(int64_t element, int64_t stride, bool transposed = false) const;
-  // The rows with these numbers, one after the other, in the calling thread's scratch(slot).
+  // The rows with these numbers, one after the other, in the calling thread's scratch(slot). Slots up to 7 are
+  // callers'.
   Factor gathered(const int32_t* rows, int64_t count, int64_t width, size_t slot) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <vector>
 
+#include "base/aligned_vector.h"
 #include "train/torch.h"
 
 #ifndef INTRA_OP_PARALLEL
@@ -39,7 +40,7 @@ void for_each_row_block(int64_t rows, int64_t block, const Body& body) {
 
 // A thread's working memory, kept from task to task; `slot` tells buffers that live at the same time apart.
 inline float* scratch(size_t slot, int64_t size) {
-  thread_local std::vector<std::vector<float>> buffers;
+  thread_local std::vector<AlignedVector<float>> buffers;
   if (slot >= buffers.size()) buffers.resize(slot + 1);
   if (buffers[slot].size() < static_cast<size_t>(size)) buffers[slot].resize(static_cast<size_t>(size));
   return buffers[slot].data();

@@ -112,15 +112,19 @@ TEST_F(Trainer, TwentyStepsGiveTheGoldenLoss) {
 }
 
 TEST_F(Trainer, AResumedRunEqualsAnUninterruptedOneBitForBit) {
-  const TrainResult whole = train(config("whole"), options());
-  const TrainResult second = train_from_step_7(config("halves"), 20);
-  EXPECT_EQ(second.steps, 20);
-  EXPECT_EQ(read_file(resolve_model(whole.run) / "model.safetensors").substr(4096),
-            newest_weights(second).substr(4096));
-  const std::vector<Json> a = metrics(whole), b = metrics(second);
-  ASSERT_EQ(a.size(), b.size());
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (a[i].contains("loss")) EXPECT_EQ(a[i]["loss"], b[i]["loss"]) << "line " << i;
+  for (const std::string precision : {"f32", "bf16"}) {
+    Config uninterrupted = config("whole-" + precision), halved = config("halves-" + precision);
+    uninterrupted.train.precision = halved.train.precision = precision;
+    const TrainResult whole = train(uninterrupted, options());
+    const TrainResult second = train_from_step_7(halved, 20);
+    EXPECT_EQ(second.steps, 20);
+    EXPECT_EQ(read_file(resolve_model(whole.run) / "model.safetensors").substr(4096),
+              newest_weights(second).substr(4096));
+    const std::vector<Json> a = metrics(whole), b = metrics(second);
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) {
+      if (a[i].contains("loss")) EXPECT_EQ(a[i]["loss"], b[i]["loss"]) << precision << ", line " << i;
+    }
   }
 }
 
