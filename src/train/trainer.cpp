@@ -18,6 +18,7 @@
 #include "train/metrics.h"
 #include "train/model.h"
 #include "train/optimizer.h"
+#include "train/products.h"
 #include "train/router_folder.h"
 #include "train/scorer.h"
 
@@ -322,6 +323,8 @@ TrainResult Run::train() {
     log_info("nothing to do: the run is at step {}, train.steps is {}", steps_, t.steps);
     return {folder_, steps_, tokens_, seconds_, true};
   }
+  if (t.precision == "bf16" && device_.is_cpu())  // what the digits depend on
+    log_info("products in {}", multiplies_bf16(at::kBFloat16) ? "bf16, on AMX tiles" : "f32: this CPU has no AMX");
   began_s_ = now_s();
   progress_.begin_at(static_cast<double>(steps_));
   double previous_s = now_s();
