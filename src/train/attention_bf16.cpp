@@ -27,19 +27,13 @@ void for_each_block(const AttentionRow& row, const Body& body) {
   }
 }
 
-// A block's numbers [count, keys], f32, made with `change(t, seen, how many)` of what query t sees; the others become
-// 0. In bf16 they take the first half of each row.
-template <class Change>
-Factor changed_and_rounded(const AttentionRow& row, const Block& b, float* numbers, const Change& change) {
-  for (int64_t i = 0; i < b.count; ++i) {
-    const int64_t t = b.first + i, from = row.begin_T[t] - b.begin, to = row.end_T[t] - b.begin;
-    float* at = numbers + i * b.keys;
-    std::fill(at, at + from, 0.0f);
-    change(t, at + from, to - from);
-    std::fill(at + to, at + b.keys, 0.0f);
-    round_to_bf16(at, b.keys, reinterpret_cast<uint16_t*>(at));
-  }
-  return {reinterpret_cast<const at::BFloat16*>(numbers), 2 * b.keys};
+// Row i of a block's numbers [count, keys]: 0 for keys that its query doesn't see, then bf16.
+void mask_and_round(const AttentionRow& row, const Block& b, int64_t i, float* numbers) {
+  const int64_t t = b.first + i;
+  float* at = numbers + i * b.keys;
+  std::fill(at, at + row.begin_T[t] - b.begin, 0.0f);
+  std::fill(at + row.end_T[t] - b.begin, at + b.keys, 0.0f);
+  round_in_place(at, b.keys);
 }
 
 }  // namespace
@@ -54,9 +48,13 @@ void attention_forward_bf16(const AttentionRow& row, int64_t head, const at::BFl
   for_each_block(row, [&](const Block& b) {
     product(true, b.count, b.keys, h, {query + b.first * stride, stride}, {key + b.begin * kv_stride, kv_stride, true},
             scores, b.keys, 0, scale);
-    const Factor probs = changed_and_rounded(
-        row, b, scores, [&](int64_t t, float* seen, int64_t n) { log_sum_exp[t] = softmax(seen, n); });
-    product(true, b.count, h, b.keys, probs, {value + b.begin * kv_stride, kv_stride}, out + b.first * stride, stride);
+    for (int64_t i = 0; i < b.count; ++i) {
+      const int64_t t = b.first + i;
+      log_sum_exp[t] = softmax(scores + i * b.keys + row.begin_T[t] - b.begin, row.end_T[t] - row.begin_T[t]);
+      mask_and_round(row, b, i, scores);
+    }
+    product(true, b.count, h, b.keys, rounded_in_place(scores, b.keys), {value + b.begin * kv_stride, kv_stride},
+            out + b.first * stride, stride);
   });
 }
 
@@ -87,10 +85,9 @@ void attention_backward_bf16(const AttentionRow& row, int64_t kv_head, const at:
         float shift = 0;  // <grad_out, out>, of the rounded gradient that grad_scores are made of
         for (int64_t j = 0; j < h; ++j) shift += static_cast<float>(grad[t * stride + j]) * o[t * stride + j];
         softmax_gradient(scores + at, grad_scores + at, n, shift, scale);
+        mask_and_round(row, b, i, scores), mask_and_round(row, b, i, grad_scores);
       }
-      const auto as_they_are = [](int64_t, float*, int64_t) {};
-      const Factor probs = changed_and_rounded(row, b, scores, as_they_are),
-                   of_scores = changed_and_rounded(row, b, grad_scores, as_they_are);
+      const Factor probs = rounded_in_place(scores, b.keys), of_scores = rounded_in_place(grad_scores, b.keys);
       product(true, b.count, h, b.keys, of_scores, keys, grad_query + head * h + b.first * stride, stride);
       product(true, b.keys, h, b.count, probs.turned(), grads, grad_value + b.begin * kv_stride, kv_stride, 1);
       product(true, b.keys, h, b.count, of_scores.turned(), queries, grad_key + b.begin * kv_stride, kv_stride, 1);

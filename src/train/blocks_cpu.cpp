@@ -180,8 +180,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     });
     // Under bf16 scores are of what is kept: the gradient's probabilities are made of it and of log_sum_exp.
     const at::Tensor kept_query = query.to(kept), kept_key = key.to(kept), kept_value = value.to(kept);
-    const auto as_read = [&](const at::Tensor& t) { return in_bf16 ? t : as_f32(t); };
-    query = as_read(kept_query), key = as_read(kept_key), value = as_read(kept_value);
+    query = as_multiplied(kept_query, in_bf16), key = as_multiplied(kept_key, in_bf16);
+    value = as_multiplied(kept_value, in_bf16);
     for_each_task(rows * num_heads, [&](int64_t task) {
       const int64_t row = task / num_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
       const AttentionRow shape = row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row);
@@ -217,8 +217,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
                      &end_RT = saved[13];
     const at::Tensor &x_in = saved[0], mixed = as_f32(saved[8]);
     const bool in_bf16 = multiplies_bf16(x_in.scalar_type());
-    const auto as_read = [&](const at::Tensor& kept) { return in_bf16 ? kept : as_f32(kept); };
-    const at::Tensor query = as_read(saved[5]), key = as_read(saved[6]), value = as_read(saved[7]);
+    const at::Tensor query = as_multiplied(saved[5], in_bf16), key = as_multiplied(saved[6], in_bf16),
+                     value = as_multiplied(saved[7], in_bf16);
     const int64_t num_heads = context->saved_data["num_heads"].toInt();
     const int64_t num_kv_heads = context->saved_data["num_kv_heads"].toInt();
     const int64_t rows = x_in.size(0), tokens = x_in.size(1), width = x_in.size(2), total = rows * tokens;
@@ -233,7 +233,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
       product(in_bf16, count, q_width, width, grad_y.from(first * width, width), output_w.from(0, q_width),
               mutable_data(grad_mixed) + first * q_width, q_width);
     });
-    if (in_bf16) grad_mixed = grad_mixed.to(at::kBFloat16);
+    grad_mixed = as_multiplied(grad_mixed, in_bf16);
     for_each_task(rows * num_kv_heads, [&](int64_t task) {
       const int64_t row = task / num_kv_heads, at = row * tokens, q_at = at * q_width, kv_at = at * kv_width;
       const AttentionRow shape = row_shape(tokens, num_heads, num_kv_heads, head_dim, begin_RT, end_RT, row);

@@ -267,7 +267,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           float* grad_pre = scratch(4, kBlockRows * unique.rows);
           swiglu_backward(unique_pre_A + b.first * unique.rows, grad_hidden + base_width, hidden_width, b.count,
                           unique_width, weight, grad_pre, hidden + base_width, hidden_width, grad_weight);
-          const Factor pre = rounded(in_bf16, grad_pre, b.count * unique.rows, unique.rows, 5);
+          const Factor pre = rounded(in_bf16, {grad_pre, unique.rows}, b.count, unique.rows, 5);
           product(in_bf16, unique.rows, width, b.count, pre.turned(), x.gathered(tokens, b.count, width, 0),
                   grad_unique.to.of(c), width, grad_unique.keep(first));
           product(in_bf16, b.count, width, unique.rows, pre, {unique.of(c), width}, grad_x_A + b.first * width, width);
@@ -303,7 +303,7 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
           }
           swiglu_backward(bank_pre_P + b.first * bank.rows, grad, base_width, b.count, base_width, nullptr, grad_pre,
                           nullptr, 0, nullptr);
-          const Factor pre = rounded(in_bf16, grad_pre, b.count * bank.rows, bank.rows, 5);
+          const Factor pre = rounded(in_bf16, {grad_pre, bank.rows}, b.count, bank.rows, 5);
           product(in_bf16, bank.rows, width, b.count, pre.turned(), x.gathered(tokens, b.count, width, 0),
                   grad_bank.to.of(g), width, grad_bank.keep(first));
           product(in_bf16, b.count, width, bank.rows, pre, {bank.of(g), width}, grad_x_P + b.first * width, width);

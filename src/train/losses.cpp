@@ -76,12 +76,6 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
     const int64_t* targets = targets_tensor.const_data_ptr<int64_t>();
     const at::Tensor logits_tensor = at::empty({std::min(rows, kBlockTokens), vocab}, f32);
     float* logits = logits_tensor.mutable_data_ptr<float>();
-    // Their gradient takes their place, in bf16 the first half of each row.
-    const auto grad_logits = [&](int64_t row, int64_t column, bool transposed) -> Factor {
-      const float* at = logits + row * vocab;
-      if (in_bf16) return {reinterpret_cast<const at::BFloat16*>(at) + column, 2 * vocab, transposed};
-      return {at + column, vocab, transposed};
-    };
     at::Tensor grad_hidden, grad_head;
     if (differentiate) grad_hidden = at::empty({rows, width}, f32), grad_head = at::empty_like(head_VD);
     std::vector<float> losses(static_cast<size_t>(rows), 0.0f);
@@ -102,16 +96,18 @@ struct LinearCrossEntropyCpu : torch::autograd::Function<LinearCrossEntropyCpu> 
           const float logit = row[target];
           losses[static_cast<size_t>(begin + first + i)] = softmax(row, vocab) - logit;
           row[target] -= 1;
-          if (in_bf16 && differentiate) round_to_bf16(row, vocab, reinterpret_cast<uint16_t*>(row));
+          if (in_bf16 && differentiate) round_in_place(row, vocab);
         }
         if (differentiate) {
-          product(in_bf16, part, width, vocab, grad_logits(first, 0, false), head.from(0, width),
+          const Factor grad_block = in_bf16 ? rounded_in_place(block, vocab) : Factor(block, vocab);
+          product(in_bf16, part, width, vocab, grad_block, head.from(0, width),
                   grad_hidden.mutable_data_ptr<float>() + (begin + first) * width, width);
         }
       });
       if (!differentiate) continue;
       for_each_row_block(vocab, kPartVocab, [&](int64_t first, int64_t part) {
-        product(in_bf16, part, width, count, grad_logits(0, first, true), hidden.from(begin * width, width),
+        const Factor grad_logits = in_bf16 ? rounded_in_place(logits, vocab, first) : Factor(logits + first, vocab);
+        product(in_bf16, part, width, count, grad_logits.turned(), hidden.from(begin * width, width),
                 grad_head.mutable_data_ptr<float>() + first * width, width, begin == 0 ? 0.0f : 1.0f);
       });
     }

@@ -24,15 +24,6 @@ constexpr size_t kLeft = 8, kRight = 9;
 uint16_t* bits(at::BFloat16* data) { return reinterpret_cast<uint16_t*>(data); }
 const uint16_t* bits(const at::BFloat16* data) { return reinterpret_cast<const uint16_t*>(data); }
 
-// [rows, columns] as it lies in memory.
-Factor as_bf16(const Factor& factor, int64_t rows, int64_t columns, size_t slot) {
-  if (factor.bf16) return factor;
-  if (factor.transposed) std::swap(rows, columns);
-  at::BFloat16* to = reinterpret_cast<at::BFloat16*>(scratch(slot, (rows * columns + 1) / 2));
-  for (int64_t r = 0; r < rows; ++r) round_to_bf16(factor.f32 + r * factor.stride, columns, bits(to + r * columns));
-  return {to, std::max<int64_t>(columns, 1), factor.transposed};
-}
-
 void multiply_bf16(int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c, int64_t c_stride,
                    float keep, float scale) {
   constexpr int kRowMajor = 101, kAsItIs = 111, kTransposed = 112;  // CBLAS
@@ -89,18 +80,25 @@ Factor FactorTensor::gathered(const int32_t* rows, int64_t count, int64_t width,
   return {reinterpret_cast<const at::BFloat16*>(to), width};
 }
 
-Factor rounded(bool in_bf16, const float* data, int64_t size, int64_t stride, size_t slot) {
-  if (!in_bf16) return {data, stride};
-  at::BFloat16* to = reinterpret_cast<at::BFloat16*>(scratch(slot, (size + 1) / 2));
-  round_to_bf16(data, size, bits(to));
-  return {to, stride};
+Factor rounded(bool in_bf16, const Factor& factor, int64_t rows, int64_t columns, size_t slot) {
+  if (!in_bf16 || factor.bf16) return factor;
+  if (factor.transposed) std::swap(rows, columns);  // as it lies in memory
+  at::BFloat16* to = reinterpret_cast<at::BFloat16*>(scratch(slot, (rows * columns + 1) / 2));
+  for (int64_t r = 0; r < rows; ++r) round_to_bf16(factor.f32 + r * factor.stride, columns, bits(to + r * columns));
+  return {to, std::max<int64_t>(columns, 1), factor.transposed};
+}
+
+void round_in_place(float* row, int64_t columns) { round_to_bf16(row, columns, reinterpret_cast<uint16_t*>(row)); }
+
+Factor rounded_in_place(const float* rows, int64_t columns, int64_t first_column) {
+  return {reinterpret_cast<const at::BFloat16*>(rows) + first_column, 2 * columns};
 }
 
 void product(bool in_bf16, int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c,
              int64_t c_stride, float keep, float scale) {
   if (m == 0 || n == 0) return;
   if (in_bf16) {
-    multiply_bf16(m, n, k, as_bf16(a, m, k, kLeft), as_bf16(b, k, n, kRight), c, c_stride, keep, scale);
+    multiply_bf16(m, n, k, rounded(true, a, m, k, kLeft), rounded(true, b, k, n, kRight), c, c_stride, keep, scale);
   } else {
     TESSERA_CHECK(a.f32 && b.f32, "a bf16 factor in an f32 product");
     gemm(m, n, k, {a.f32, a.stride, a.transposed}, {b.f32, b.stride, b.transposed}, c, c_stride, keep, scale);

@@ -27,10 +27,13 @@ struct Factor {
 };
 
 // A tensor as products take it; a copy where it has another precision.
+inline at::Tensor as_multiplied(const at::Tensor& tensor, bool in_bf16) {
+  return tensor.to(in_bf16 ? at::kBFloat16 : at::kFloat).contiguous();
+}
+
 class FactorTensor {
  public:
-  FactorTensor(const at::Tensor& tensor, bool in_bf16)
-      : tensor_(tensor.to(in_bf16 ? at::kBFloat16 : at::kFloat).contiguous()) {}
+  FactorTensor(const at::Tensor& tensor, bool in_bf16) : tensor_(as_multiplied(tensor, in_bf16)) {}
   Factor from(int64_t element, int64_t stride, bool transposed = false) const;
   // The rows with these numbers, one after the other, in the calling thread's scratch(slot). Slots up to 7 are
   // callers'.
@@ -40,8 +43,12 @@ class FactorTensor {
   at::Tensor tensor_;
 };
 
-// data, `size` numbers, rounded into scratch(slot) where products are of bf16.
-Factor rounded(bool in_bf16, const float* data, int64_t size, int64_t stride, size_t slot);
+// A factor [rows, columns], in bf16 products rounded into scratch(slot) where it is f32.
+Factor rounded(bool in_bf16, const Factor& factor, int64_t rows, int64_t columns, size_t slot);
+
+// A row of f32 numbers becomes bf16 in its own first half; rows that did are a factor, here from a column on.
+void round_in_place(float* row, int64_t columns);
+Factor rounded_in_place(const float* rows, int64_t columns, int64_t first_column = 0);
 
 // kernels/gemm.h's product. `in_bf16`: f32 factors are rounded on the way; otherwise none may be bf16.
 void product(bool in_bf16, int64_t m, int64_t n, int64_t k, const Factor& a, const Factor& b, float* c,

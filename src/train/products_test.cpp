@@ -76,7 +76,7 @@ TEST(Products, FactorsOfATensor) {
   for (const bool in_bf16 : {false, true}) {
     const FactorTensor factor(t, in_bf16);
     const Factor one = factor.from(7, 6, true), some = factor.gathered(rows, 3, 6, 0),
-                 whole = rounded(in_bf16, t.const_data_ptr<float>(), 24, 6, 1);
+                 whole = rounded(in_bf16, {t.const_data_ptr<float>(), 6}, 4, 6, 1);
     EXPECT_TRUE(one.transposed && !some.transposed && some.turned().transposed);
     const auto value = [&](const Factor& f, int64_t i) { return in_bf16 ? static_cast<float>(f.bf16[i]) : f.f32[i]; };
     const at::Tensor kept = in_bf16 ? t.to(at::kBFloat16).to(at::kFloat) : t;
