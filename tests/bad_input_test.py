@@ -197,6 +197,7 @@ def test_unknown_config_key_names_the_nearest(trained, override, key, nearest):
         ("--train.steps=1e30", ["train.steps"]),
         ("--train.steps=-3", ["train.steps"]),
         ("--train.steps=many", ["train.steps", "many"]),
+        ("--train.optimizer.embedding_lr_scale=-3", ["embedding_lr_scale"]),
         ("--model.trunk.vocab_size=100", ["vocab_size", "4096"]),
         ("--data.mix={\"poems\": 1}", ["poems"]),
         ("--data.path=elsewhere", ["elsewhere"]),
@@ -422,6 +423,11 @@ def test_eval_of_what_is_no_text(trained, tmp_path, text):
 
 
 # ---- runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_quantised_model_is_not_trained(trained):
+    assert run(TESSERA, "quantize", "runs/tiny", "q8", "--bits", "8", cwd=trained).returncode == 0
+    refused(run(TRAIN, "inspect", "q8", "--atlas", "--data", "data/heldout.jsonl.zst", cwd=trained), "U8")
 
 
 def test_run_that_exists(trained):

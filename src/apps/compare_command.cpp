@@ -313,7 +313,7 @@ void run_compare(const Arguments& args) {
   if (args.list) {
     for (const Planned& p : plan) {
       const bool done = fs::exists(fs::path(args.out) / "results" / (run_name(p) + ".json"));
-      std::cout << fmt::format("{:<12}{:<28}{}\n", p.group, run_name(p), done ? "done" : "to do");
+      std::cout << fmt::format("{:<12} {:<34} {}\n", p.group, run_name(p), done ? "done" : "to do");
     }
     return;
   }

@@ -236,6 +236,7 @@ void check(const Config& config) {
   require_at_least("train.optimizer.warmup_steps", static_cast<double>(o.warmup_steps), 0);
   require_at_least("train.optimizer.weight_decay", o.weight_decay, 0);
   require_at_least("train.optimizer.clip_norm", o.clip_norm, 0);
+  require_at_least("train.optimizer.embedding_lr_scale", o.embedding_lr_scale, 0);
   require(o.eps > 0, "config key 'train.optimizer.eps' must be above 0");
   require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1,
           "config keys 'train.optimizer.beta1' and 'beta2' must be in [0, 1)");

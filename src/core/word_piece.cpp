@@ -2,6 +2,8 @@
 
 #include <utf8proc.h>
 
+#include <limits>
+
 #include "base/error.h"
 #include "base/files.h"
 
@@ -110,9 +112,10 @@ void WordPiece::add_word(std::string_view word, size_t limit, std::vector<int32_
   if (out.size() > limit) out.resize(limit);
 }
 
-std::vector<int32_t> WordPiece::encode(std::string_view text, int max_tokens) const {
+std::vector<int32_t> WordPiece::encode(std::string_view text, int max_tokens, Keep keep) const {
   TESSERA_CHECK(max_tokens >= 2, "[CLS] and [SEP] need room");
-  const size_t limit = static_cast<size_t>(max_tokens) - 1;
+  const size_t most = static_cast<size_t>(max_tokens) - 1;  // before [SEP]
+  const size_t limit = keep == Keep::kBeginning ? most : std::numeric_limits<size_t>::max();
   std::vector<int32_t> out = {begin_};
   std::string word;
   const auto flush = [&] {
@@ -144,6 +147,7 @@ std::vector<int32_t> WordPiece::encode(std::string_view text, int max_tokens) co
     if (is_ideograph(c)) flush();
   }
   if (out.size() < limit) flush();
+  if (out.size() > most) out.erase(out.begin() + 1, out.end() - static_cast<int64_t>(most - 1));
   out.push_back(end_);
   return out;
 }

@@ -16,9 +16,10 @@ class WordPiece {
   // missing or a piece is there twice.
   explicit WordPiece(const std::filesystem::path& vocabulary);
 
-  // [CLS] pieces [SEP], at most `max_tokens` (at least 2) in all: what is longer is cut at the end. Bytes that are no
-  // UTF-8 count as U+FFFD and are dropped. Thread-safe.
-  std::vector<int32_t> encode(std::string_view text, int max_tokens) const;
+  // [CLS] pieces [SEP], at most `max_tokens` (at least 2) in all: what is longer loses its end, or its beginning. Bytes
+  // that are no UTF-8 count as U+FFFD and are dropped. Thread-safe.
+  enum class Keep { kBeginning, kEnd };
+  std::vector<int32_t> encode(std::string_view text, int max_tokens, Keep keep = Keep::kBeginning) const;
   int vocab_size() const { return static_cast<int>(ids_.size()); }
 
  private:

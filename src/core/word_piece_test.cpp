@@ -41,10 +41,14 @@ TEST(WordPiece, UnknownWordsIdeographsControlsAndBrokenBytes) {
   EXPECT_EQ(pieces.encode("", 32), (std::vector<int32_t>{1, 2}));
 }
 
-TEST(WordPiece, CutsAtTheEnd) {
+TEST(WordPiece, CutsAtEitherEnd) {
   const WordPiece pieces = word_piece(kLines);
   EXPECT_EQ(pieces.encode("unaffable a", 4), (std::vector<int32_t>{1, 3, 4, 2}));
   EXPECT_EQ(pieces.encode("unaffable a", 2), (std::vector<int32_t>{1, 2}));
+  const auto end = [&](int max_tokens) { return pieces.encode("unaffable a", max_tokens, WordPiece::Keep::kEnd); };
+  EXPECT_EQ(end(4), (std::vector<int32_t>{1, 5, 7, 2}));
+  EXPECT_EQ(end(6), (std::vector<int32_t>{1, 3, 4, 5, 7, 2}));
+  EXPECT_EQ(end(2), (std::vector<int32_t>{1, 2}));
 }
 
 TEST(WordPiece, RefusesAVocabularyThatIsNotBerts) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "core/tokenizer.h"
 
 namespace tessera {
 namespace fs = std::filesystem;
@@ -223,7 +224,8 @@ struct ShardSet::State {
   std::vector<std::string> domains, sources;
   int vocab_size;
   int32_t bos;
-  std::string hash;
+  std::string hash, tokenizer_hash;
+  fs::path folder;
   std::vector<std::unique_ptr<Shard>> shards;
   std::vector<std::vector<Place>> documents;  // by domain
   std::vector<int64_t> num_tokens;            // by domain
@@ -244,6 +246,7 @@ struct ShardSet::State {
     vocab_size = static_cast<int>(vocab);
     bos = static_cast<int32_t>(start);
     hash = index.at("hash").get<std::string>();
+    tokenizer_hash = index.at("tokenizer_hash").get<std::string>();
     if (hash != index_hash(index)) broken(path, "its hash does not match its content");
   }
 
@@ -279,6 +282,7 @@ ShardSet::ShardSet(const fs::path& folder, bool verify_hashes) : state_(std::mak
                 "./tessera data build INPUT --out " + folder.string());
   }
   const Json index = read_json_file(path);
+  state_->folder = folder;
   try {
     state_->load_index(path, index);
     state_->documents.resize(state_->domains.size());
@@ -296,6 +300,14 @@ const std::vector<std::string>& ShardSet::sources() const { return state_->sourc
 int ShardSet::vocab_size() const { return state_->vocab_size; }
 int32_t ShardSet::bos() const { return state_->bos; }
 const std::string& ShardSet::hash() const { return state_->hash; }
+
+Tokenizer ShardSet::tokenizer() const {
+  const fs::path file = state_->folder / "tokenizer.json";
+  Tokenizer tokenizer = Tokenizer::from_file(file);
+  if (hash_hex(tokenizer.json()) != state_->tokenizer_hash)
+    broken(file, "the shards' tokens were made with another tokenizer");
+  return tokenizer;
+}
 
 int64_t ShardSet::num_documents(int domain) const {
   return static_cast<int64_t>(state_->documents.at(static_cast<size_t>(domain)).size());

@@ -18,6 +18,8 @@
 
 namespace tessera {
 
+class Tokenizer;
+
 class ShardWriter {
  public:
   // A shard is closed and the next one begun after `shard_tokens`.
@@ -44,6 +46,8 @@ class ShardSet {
   int vocab_size() const;
   int32_t bos() const;
   const std::string& hash() const;  // of the whole set: changes when any token does
+  // The folder's tokenizer.json. Throws Error{kData} when it is not the one that the shards were made with.
+  Tokenizer tokenizer() const;
   int64_t num_documents(int domain) const;
   int64_t num_tokens(int domain) const;
   int64_t document_tokens(int domain, int64_t index) const;

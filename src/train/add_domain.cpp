@@ -54,4 +54,8 @@ void OldWeights::restore(const Parameters& parameters) const {
   for (const Rows& rows : rows_) parameters[rows.name].narrow(0, 0, rows.value.size(0)).copy_(rows.value);
 }
 
+void OldWeights::take_from(const Parameters& parameters) {
+  for (Rows& rows : rows_) rows.value = parameters[rows.name].detach().narrow(0, 0, rows.value.size(0)).clone();
+}
+
 }  // namespace tessera

@@ -22,6 +22,8 @@ class OldWeights {
   OldWeights(const ModelFolder& old, const Parameters& parameters);
   // After each update: puts the old rows back.
   void restore(const Parameters& parameters) const;
+  // On resumption: takes them from `parameters`, a checkpoint's; the model they came from may have moved on.
+  void take_from(const Parameters& parameters);
 
  private:
   struct Rows {

@@ -1,5 +1,7 @@
 #include "train/checkpoint.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -9,10 +11,32 @@ namespace tessera {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kHashed[] = {"model/config.json", "model/model.safetensors", "model/tokenizer.json",
+constexpr const char* kFormat = "tessera-checkpoint-1";
+constexpr const char* kNeeded[] = {"model/config.json", "model/model.safetensors", "model/tokenizer.json",
                                    "optimizer.safetensors"};
 
 std::string hash_of_file(const fs::path& path) { return hash_hex(MappedFile(path).bytes()); }
+
+std::string hash_of_state(Json state) {
+  state.erase("hash");
+  return hash_hex(state.dump());
+}
+
+// Throws Error{kData} or a JSON exception for what is not as it was written.
+void check_whole(const fs::path& checkpoint, const Json& state) {
+  if (state.at("format") != kFormat) throw Error(ErrorCode::kData, "its format is " + state["format"].dump());
+  // Before 2026-11-28 it had no hash of its own.
+  if (state.contains("hash") && state["hash"] != hash_of_state(state))
+    throw Error(ErrorCode::kData, "state.json is not the file that was written");
+  const Json& files = state.at("files");
+  for (const char* file : kNeeded) {
+    if (!files.contains(file)) throw Error(ErrorCode::kData, std::string(file) + " is missing");
+  }
+  for (const auto& [file, hash] : files.items()) {
+    if (hash != hash_of_file(checkpoint / file))
+      throw Error(ErrorCode::kData, file + " is not the file that was written");
+  }
+}
 
 void save_optimizer(const fs::path& file, const Optimizer& optimizer) {
   std::vector<at::Tensor> values;
@@ -27,30 +51,53 @@ void save_optimizer(const fs::path& file, const Optimizer& optimizer) {
 
 }  // namespace
 
-void save_model(const fs::path& folder, const Model& model, const Json& about, const std::string& tokenizer_json) {
+ModelExtras extras_of(const ModelFolder& model) {
+  ModelExtras extras;
+  for (const char* key : {"eos_tokens", "source"}) {
+    if (model.config.contains(key)) extras.about[key] = model.config[key];
+  }
+  for (const fs::path& file : {model.tokenizer(), model.chat_template()}) {
+    if (fs::exists(file)) extras.files[file.filename().string()] = read_file(file);
+  }
+  return extras;
+}
+
+void save_model(const fs::path& folder, const Model& model, const ModelExtras& extras) {
   fs::create_directories(folder);
   Json config = {{"format", "tessera-1"}, {"model", to_json(model.architecture())}};
-  config.update(about);
+  config.update(extras.about);
   write_json_file(folder / "config.json", config);
   model.parameters().save(folder / "model.safetensors", model.architecture(), config_hash(config));
-  write_file_atomic(folder / "tokenizer.json", tokenizer_json);
+  for (const auto& [name, text] : extras.files) write_file_atomic(folder / name, text);
 }
 
 void save_checkpoint(const fs::path& run, int64_t step, const Model& model, const Optimizer& optimizer, Json state,
-                     const Json& about, const std::string& tokenizer_json, int keep) {
+                     const ModelExtras& extras, int keep) {
   const std::string name = fmt::format("step-{:08}", step);
   const fs::path target = run / "checkpoints" / name;
   const TemporaryFolder temporary(run / "checkpoints" / (name + ".writing"));
-  save_model(temporary.path / "model", model, about, tokenizer_json);
+  save_model(temporary.path / "model", model, extras);
   save_optimizer(temporary.path / "optimizer.safetensors", optimizer);
-  state["files"] = Json::object();
-  for (const char* file : kHashed) state["files"][file] = hash_of_file(temporary.path / file);
+  state["format"] = kFormat;
+  for (const auto& entry : fs::recursive_directory_iterator(temporary.path)) {
+    if (entry.is_regular_file())
+      state["files"][fs::relative(entry.path(), temporary.path).string()] = hash_of_file(entry.path());
+  }
+  state["hash"] = hash_of_state(state);
   write_json_file(temporary.path / "state.json", state);
   fs::remove_all(target);  // one that was broken, or a run that was started over
   publish_folder(temporary.path, target);
-  std::vector<fs::path> all = list_checkpoints(run);
-  for (size_t i = 0; i + static_cast<size_t>(keep) < all.size(); ++i) {
-    if (all[i] != target) fs::remove_all(all[i]);
+  const std::vector<fs::path> all = list_checkpoints(run);
+  const auto end = std::upper_bound(all.begin(), all.end(), target);
+  for (auto it = all.begin(); it != all.end(); ++it) {
+    if (it >= end || end - it > keep) fs::remove_all(*it);
+  }
+}
+
+void remove_unfinished_checkpoints(const fs::path& run) {
+  std::error_code none_there;
+  for (const auto& entry : fs::directory_iterator(run / "checkpoints", none_there)) {
+    if (entry.path().extension() == ".writing") fs::remove_all(entry.path());
   }
 }
 
@@ -59,14 +106,9 @@ std::optional<Checkpoint> newest_checkpoint(const fs::path& run) {
   for (auto it = all.rbegin(); it != all.rend(); ++it) {
     try {
       Checkpoint checkpoint{*it, read_json_file(*it / "state.json")};
-      for (const char* file : kHashed) {
-        if (!checkpoint.state.contains("files") ||
-            checkpoint.state["files"].value(file, "") != hash_of_file(*it / file)) {
-          throw Error(ErrorCode::kData, std::string(file) + " is not the file that was written");
-        }
-      }
+      check_whole(*it, checkpoint.state);
       return checkpoint;
-    } catch (const Error& e) {
+    } catch (const std::exception& e) {
       log_warn("checkpoint {} is broken and skipped: {}", it->string(), e.what());
     }
   }

@@ -1,34 +1,47 @@
 // Checkpoints of a run (DESIGN section 5): a folder written beside, fsynced and renamed. checkpoints/step-NNNNNNNN/
 //   model/                  config.json, model.safetensors, tokenizer.json: a model by itself
-//   optimizer.safetensors   AdamW's moments
-//   state.json              step, data position, hashes of the files above; written last
+//   optimizer.safetensors   the optimizer's moments
+//   state.json              step, data position, hashes of the files above and of itself; written last
 #pragma once
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
 #include "base/json.h"
 #include "core/config.h"
+#include "core/model_file.h"
 #include "train/model.h"
 #include "train/optimizer.h"
 
 namespace tessera {
 
-// Writes a model folder (config.json with `about` beside the architecture).
-void save_model(const std::filesystem::path& folder, const Model& model, const Json& about,
-                const std::string& tokenizer_json);
+// What a model folder has beside architecture and weights.
+struct ModelExtras {
+  Json about = Json::object();               // keys of config.json
+  std::map<std::string, std::string> files;  // text by name: tokenizer.json, chat_template.jinja
+};
+// What a model that is trained on keeps of the one that it was.
+ModelExtras extras_of(const ModelFolder& model);
 
-// Publishes checkpoints/step-NNNNNNNN and removes all but the newest `keep`. `state` gains "files": {name: hash}.
-// A failure (disk full) throws Error{kFile} and leaves nothing half-written.
+// Writes a model folder.
+void save_model(const std::filesystem::path& folder, const Model& model, const ModelExtras& extras);
+
+// Publishes checkpoints/step-NNNNNNNN and removes all but the newest `keep`, and any beyond it: a run that fell back
+// past them leaves broken ones. `state` gains "files": {name: hash} and "hash". A failure (disk full) throws
+// Error{kFile} and leaves nothing half-written.
 void save_checkpoint(const std::filesystem::path& run, int64_t step, const Model& model, const Optimizer& optimizer,
-                     Json state, const Json& about, const std::string& tokenizer_json, int keep);
+                     Json state, const ModelExtras& extras, int keep);
+
+// Removes what a killed process left half-written.
+void remove_unfinished_checkpoints(const std::filesystem::path& run);
 
 struct Checkpoint {
   std::filesystem::path path;
   Json state;
 };
-// The newest complete checkpoint: each file is there and has its hash. A broken one is skipped with a warning that
-// names it.
+// The newest complete checkpoint: each file is there and has its hash, state.json too. A broken one is skipped with a
+// warning that names it.
 std::optional<Checkpoint> newest_checkpoint(const std::filesystem::path& run);
 
 }  // namespace tessera

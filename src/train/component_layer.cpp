@@ -185,11 +185,13 @@ at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, con
                            const ComponentWeights& weights) {
   TESSERA_CHECK(ids_SK.scalar_type() == at::kLong && ids_SK.sizes() == weights_SK.sizes(),
                 "ids and weights must be [S, K]");
-  if (uses_kernels(x_SD)) return component_layer_cpu(x_SD, ids_SK, weights_SK, weights);
   // The autograd machinery wants tensors, so an absent stack travels as an empty one.
   auto stack = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor : at::empty({0}, x_SD.options()); };
-  return ComponentLayerFunction::apply(x_SD, ids_SK, weights_SK, stack(weights.bank_gate_up),
-                                       stack(weights.component_gate_up), weights.component_down, weights.bank_of);
+  const ComponentWeights all = {stack(weights.bank_gate_up), stack(weights.component_gate_up), weights.component_down,
+                                weights.bank_of};
+  if (uses_kernels(x_SD)) return component_layer_cpu(x_SD, ids_SK, weights_SK, all);
+  return ComponentLayerFunction::apply(x_SD, ids_SK, weights_SK, all.bank_gate_up, all.component_gate_up,
+                                       all.component_down, all.bank_of);
 }
 
 }  // namespace tessera

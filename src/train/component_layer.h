@@ -22,7 +22,7 @@ at::Tensor component_layer(const at::Tensor& x_SD, const at::Tensor& ids_SK, con
                            const ComponentWeights& weights);
 // The same on the CPU kernels, for f32 and bf16, a product a component: what no token chose is not even read. A stack
 // that has a gradient already (an earlier micro-batch's) gets this pass's added to it by the products themselves,
-// without a tensor that autograd would add. component_layer calls it where it applies.
+// without a tensor that autograd would add. component_layer calls it where it applies, absent stacks as empty ones.
 at::Tensor component_layer_cpu(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
                                const ComponentWeights& weights);
 

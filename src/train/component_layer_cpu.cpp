@@ -344,9 +344,8 @@ struct ComponentLayerCpu : torch::autograd::Function<ComponentLayerCpu> {
 
 at::Tensor component_layer_cpu(const at::Tensor& x_SD, const at::Tensor& ids_SK, const at::Tensor& weights_SK,
                                const ComponentWeights& weights) {
-  auto stack = [&](const at::Tensor& tensor) { return tensor.defined() ? tensor : at::empty({0}, x_SD.options()); };
-  return ComponentLayerCpu::apply(x_SD, ids_SK, weights_SK, stack(weights.bank_gate_up),
-                                  stack(weights.component_gate_up), weights.component_down, weights.bank_of);
+  return ComponentLayerCpu::apply(x_SD, ids_SK, weights_SK, weights.bank_gate_up, weights.component_gate_up,
+                                  weights.component_down, weights.bank_of);
 }
 
 }  // namespace tessera

@@ -54,10 +54,20 @@ struct TeacherWindow {
   std::vector<float> target_M;  // shares of the chunk behind
 };
 
+// Text is drawn until there are enough decisions, which single short lines would never give.
+void check_draws(int drawn, int wanted, int chunk_tokens) {
+  if (drawn < 50 * std::max(1, wanted)) return;
+  throw Error(ErrorCode::kData,
+              fmt::format("level 1 decides after {} tokens, and of {} texts that were drawn too few are that long",
+                          chunk_tokens, drawn),
+              "distil on longer documents, or with a longer model.trunk.context_length");
+}
+
 std::vector<TeacherWindow> draw_windows(const DomainSampler& sampler, const Tokenizer& tokenizer, int chunk_tokens,
                                         int count, double splice_share, Rng& rng, bool calibration) {
   std::vector<TeacherWindow> windows;
-  while (static_cast<int>(windows.size()) < count) {
+  for (int drawn = 0; static_cast<int>(windows.size()) < count; ++drawn) {
+    check_draws(drawn, count, chunk_tokens);
     TeacherWindow w;
     w.text = sampler.draw(rng, kWindowTokens + chunk_tokens, splice_share, calibration);
     const std::vector<int32_t> starts = chunk_starts(static_cast<int>(w.text.tokens.size()), chunk_tokens);
@@ -89,13 +99,10 @@ std::vector<std::string> texts_of(const std::vector<TeacherWindow>& windows, con
   return texts;
 }
 
-// MiniLM keeps 256 pieces at most; the last ones are the nearest to the boundary, and a token has about three bytes.
-std::string nearest_part(const std::string& window) {
-  constexpr size_t kBytes = 640;
-  if (window.size() <= kBytes) return window;
-  size_t begin = window.size() - kBytes;
-  while (begin < window.size() && (static_cast<unsigned char>(window[begin]) & 0xC0) == 0x80) ++begin;
-  return window.substr(begin);
+// The pieces nearest to the boundary.
+at::Tensor teacher_log_p(const Teacher& teacher, const std::vector<TeacherWindow>& windows,
+                         const std::vector<size_t>& which) {
+  return at::log_softmax(teacher.logits(texts_of(windows, which), kTeacherPieces, WordPiece::Keep::kEnd), 1);
 }
 
 void tune_teacher(Teacher& teacher, const std::vector<TeacherWindow>& windows, int epochs, Rng& rng) {
@@ -121,7 +128,7 @@ void tune_teacher(Teacher& teacher, const std::vector<TeacherWindow>& windows, i
       const double share = 1 - done / steps;
       static_cast<AdamWOptions&>(head_optimizer.param_groups()[0].options()).lr(kTeacherHeadRate * share);
       static_cast<AdamWOptions&>(block_optimizer.param_groups()[0].options()).lr(kTeacherBlockRate * share);
-      const at::Tensor log_p = at::log_softmax(teacher.logits(texts_of(windows, batch), kTeacherPieces), 1);
+      const at::Tensor log_p = teacher_log_p(teacher, windows, batch);
       const at::Tensor loss = (targets_of(windows, batch) * log_p).sum(1).mean().neg();
       head_optimizer.zero_grad();
       block_optimizer.zero_grad();
@@ -143,7 +150,7 @@ at::Tensor teacher_log_labels(const Teacher& teacher, const std::vector<TeacherW
   for (size_t first = 0; first < windows.size(); first += kTeacherBatch) {
     std::vector<size_t> batch;
     for (size_t i = first; i < std::min(windows.size(), first + kTeacherBatch); ++i) batch.push_back(i);
-    parts.push_back(at::log_softmax(teacher.logits(texts_of(windows, batch), kTeacherPieces), 1));
+    parts.push_back(teacher_log_p(teacher, windows, batch));
     progress.update(static_cast<double>(first), static_cast<double>(windows.size()));
   }
   progress.finish();
@@ -188,7 +195,7 @@ class Student {
   const Parameters& parameters() const { return parameters_; }
   const std::vector<std::string>& names() const { return names_; }
   DomainPlan plan(const PackedRows& rows) const {
-    return plan_domains(architecture_, parameters_, rows, parameters_["domain_router.norm"], {});
+    return plan_domains(architecture_, parameters_, rows, {}, {});  // reads an embedding of its own
   }
 
  private:
@@ -220,7 +227,8 @@ std::vector<TextDecisions> decide_kept_apart(const Student& student, const Domai
   const at::NoGradGuard no_grad;
   std::vector<TextDecisions> decisions;
   Rng rng(seed, stream);
-  while (static_cast<int>(decisions.size()) < num_texts) {
+  for (int drawn = 0; static_cast<int>(decisions.size()) < num_texts; drawn += 8) {
+    check_draws(drawn, num_texts, student.architecture().domain_router.chunk_tokens);
     std::vector<LabelledText> texts;
     for (int i = 0; i < 8; ++i) texts.push_back(sampler.draw(rng, length, splice_share, true));
     const PackedRows rows = pack_texts(texts, student.architecture().domain_router.chunk_tokens);
@@ -295,6 +303,10 @@ Json train_student(const Student& student, const DomainSampler& sampler, const D
       loss = loss.defined() ? loss + divergence : divergence;
     }
     if (!loss.defined()) continue;  // only texts too short for a decision
+    if (!std::isfinite(loss.item<double>())) {
+      throw Error(ErrorCode::kDiverged, fmt::format("step {}: the student's loss is not finite", step + 1),
+                  "lower router.distil.lr");
+    }
     optimizer.zero_grad();
     torch::autograd::backward({loss}, {});
     clip(matrices);
@@ -343,7 +355,7 @@ Json distil(Config config, const DistilOptions& options) {
   }
   const std::vector<int> labels = labels_of(a, shards);
   const DomainSampler sampler(shards, labels, /*hold_out=*/true);
-  const Tokenizer tokenizer = Tokenizer::from_file(fs::path(config.data.path) / "tokenizer.json");
+  const Tokenizer tokenizer = shards.tokenizer();
   at::set_num_threads(config.train.num_threads > 0 ? config.train.num_threads : num_cpus());
   const std::vector<std::string> names = routed_names(a.hierarchy);
   if (sampler.has_calibration()) {
@@ -365,7 +377,6 @@ Json distil(Config config, const DistilOptions& options) {
     teacher.set_domains(names);
     windows =
         draw_windows(sampler, tokenizer, a.domain_router.chunk_tokens, d.teacher_windows, d.splice_share, rng, false);
-    for (TeacherWindow& w : windows) w.window = nearest_part(w.window);
     tune_teacher(teacher, windows, d.teacher_epochs, rng);
     log_labels = teacher_log_labels(teacher, windows);
     teacher.save(options.out / "teacher");

@@ -7,7 +7,9 @@
 #include "train/routers.h"
 
 namespace tessera {
+namespace {
 
+// [C, M] share of each domain among the labelled tokens of each chunk; zeros where none is labelled.
 std::vector<float> label_shares(const PackedRows& rows, int num_domains) {
   std::vector<float> shares(rows.chunks.size() * static_cast<size_t>(num_domains), 0.0f);
   if (rows.labels_RT.empty()) return shares;
@@ -25,8 +27,6 @@ std::vector<float> label_shares(const PackedRows& rows, int num_domains) {
   }
   return shares;
 }
-
-namespace {
 
 // Level 1's logits at the end of each chunk: the mean of its tokens' outputs through the head.
 at::Tensor encode_chunks(const Architecture& a, const Parameters& p, const PackedRows& rows, at::Tensor x) {
@@ -140,11 +140,10 @@ DomainPlan plan_domains(const Architecture& a, const Parameters& p, const Packed
       decided[c * width + rng.below(width)] = 1.0f;
     }
   } else if (kind == "encoder") {
-    plan.logits_CM = level_one_logits(
-        a, p, rows,
-        a.domain_router.own_embedding
-            ? at::embedding(p["domain_router.embedding"], rows.tokens_RT).to(embedded_RTD.scalar_type())
-            : embedded_RTD.detach());
+    plan.logits_CM =
+        level_one_logits(a, p, rows,
+                         a.domain_router.own_embedding ? at::embedding(p["domain_router.embedding"], rows.tokens_RT)
+                                                       : embedded_RTD.detach());
     const at::Tensor logits = plan.logits_CM.detach().to(at::kCPU, at::kFloat).contiguous();
     const float* values = logits.data_ptr<float>();
     for (size_t c = 1; c < num_chunks; ++c) {

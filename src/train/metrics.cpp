@@ -8,7 +8,7 @@
 
 namespace tessera {
 
-StepMetrics::StepMetrics(const Architecture& a, int64_t step)
+StepMetrics::StepMetrics(const Architecture& a)
     : architecture_(&a), text_names_(routed_names(a.hierarchy)), owner_of_component_(owner_of_components(a.hierarchy)) {
   for (const Domain& d : a.hierarchy.domains) owner_names_.push_back(d.name);
   picks_LN_.assign(static_cast<size_t>(num_component_layers(a)), std::vector<int64_t>(owner_of_component_.size(), 0));
@@ -47,8 +47,6 @@ void StepMetrics::add(const PackedRows& rows, const Forward& forward, double mic
 double StepMetrics::bits_per_byte() const {
   return bytes > 0 ? nats / std::numbers::ln2 / static_cast<double>(bytes) : 0;
 }
-
-std::vector<std::vector<int64_t>> StepMetrics::component_picks() const { return picks_LN_; }
 
 std::vector<std::vector<double>> StepMetrics::load_by_domain() const {
   std::vector<std::vector<double>> load;

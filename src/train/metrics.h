@@ -16,20 +16,21 @@ namespace tessera {
 // Sums over the micro-batches of a step.
 class StepMetrics {
  public:
-  StepMetrics(const Architecture& architecture, int64_t step);
+  explicit StepMetrics(const Architecture& architecture);
   void add(const PackedRows& rows, const Forward& forward, double nats);
 
   double nats = 0;    // sum of the language-model loss over the step's tokens
   int64_t bytes = 0;  // UTF-8 bytes of the step's target tokens
   double gradient_norm = 0, learning_rate = 0, tokens_per_s = 0;
   double domain_loss = 0;  // level 1's cross-entropy, mean over micro-batches; 0 when not learnt
+  bool is_finite = true;   // so are the whole loss, the routers' with it, of every micro-batch and the gradient
 
   double bits_per_byte() const;
-  std::vector<std::vector<int64_t>> component_picks() const;  // [L][N]
+  const std::vector<std::vector<int64_t>>& component_picks() const { return picks_LN_; }  // [L][N]
   // [N] picks of each component in a layer if every token's were spread evenly over those eligible for it.
   const std::vector<double>& even_picks() const { return even_picks_N_; }
-  std::vector<std::vector<double>> load_by_domain()
-      const;                                     // [M text domain][owner]: share of the picks; a row sums to 1
+  // [M text domain][owner]: share of the picks; a row sums to 1.
+  std::vector<std::vector<double>> load_by_domain() const;
   std::string line(int64_t batch_tokens) const;  // for a person
   Json to_json(int64_t batch_tokens) const;
 

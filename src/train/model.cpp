@@ -5,8 +5,7 @@
 
 namespace tessera {
 
-at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, const ComponentChooser& chooser,
-                               Forward& out) const {
+at::Tensor Model::feed_forward(int layer, const at::Tensor& x_RTD, ComponentChooser& chooser, Forward& out) const {
   const Parameters& p = parameters_;
   const std::string prefix = "layers." + std::to_string(layer) + ".";
   if (!has_components(architecture_, layer)) {

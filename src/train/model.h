@@ -35,7 +35,7 @@ class Model {
   int chunk_tokens() const { return architecture_.domain_router.chunk_tokens; }
 
  private:
-  at::Tensor feed_forward(int layer, const at::Tensor& x_RTD, const ComponentChooser& chooser, Forward& out) const;
+  at::Tensor feed_forward(int layer, const at::Tensor& x_RTD, ComponentChooser& chooser, Forward& out) const;
 
   Architecture architecture_;
   Parameters parameters_;

@@ -146,12 +146,6 @@ at::Tensor Optimizer::part(const at::Tensor& flat, const Group& group, size_t i)
   return flat.narrow(0, group.begins[i], group.parameters[i].numel()).view(group.parameters[i].sizes());
 }
 
-bool Optimizer::updates(const std::string& name) const {
-  return std::any_of(groups_.begin(), groups_.end(), [&](const Group& group) {
-    return std::find(group.names.begin(), group.names.end(), name) != group.names.end();
-  });
-}
-
 double Optimizer::clip_gradients() {
   std::vector<at::Tensor> grads;
   for (Group& group : groups_) {

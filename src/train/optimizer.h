@@ -1,9 +1,8 @@
 // The optimizer over the learnt parameters, its schedule, and gradient clipping.
 //   adamw   AdamW (Loshchilov, Hutter 2019) for everything
-//   muon    Muon (Jordan et al. 2024) for matrices inside the network: the momentum, orthogonalised by five
-//   Newton-Schulz
-//           steps, scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv 2502.16982), so
-//           that one learning rate serves both; AdamW for the embedding, the heads and the vectors
+//   muon    Muon (Jordan et al. 2024) for matrices inside the network: the momentum, orthogonalised by five steps of
+//           Newton-Schulz, scaled to AdamW's usual size, 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv
+//           2502.16982), so that one learning rate serves both; AdamW for the embedding, the heads and the vectors
 #pragma once
 #include <map>
 #include <string>
@@ -27,7 +26,6 @@ class Optimizer {
   double clip_gradients();
   // One update; then clears the gradients.
   void step(double lr);
-  bool updates(const std::string& name) const;  // false: a parameter that had no gradient wanted when this was made
 
   // State by name: "NAME.m" and, of AdamW, "NAME.v", f32.
   std::map<std::string, at::Tensor> state() const;

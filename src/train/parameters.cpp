@@ -10,8 +10,7 @@ namespace {
 
 const std::map<std::string, at::ScalarType>& dtypes() {
   static const std::map<std::string, at::ScalarType> table = {
-      {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16},
-      {"I64", at::kLong},   {"I32", at::kInt},   {"U8", at::kByte}};
+      {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}};
   return table;
 }
 
@@ -52,7 +51,8 @@ at::Tensor tensor_from_file(const SafetensorsFile& file, const TensorInfo& info)
   const auto type = dtypes().find(info.dtype);
   if (type == dtypes().end()) {
     throw Error(ErrorCode::kData,
-                file.path().string() + ": tensor '" + info.name + "': dtype " + info.dtype + " can't be trained on");
+                file.path().string() + ": tensor '" + info.name + "': dtype " + info.dtype + " can't be trained on",
+                "quantised models run in the engine alone (generate, chat, eval, bench); use the model they come from");
   }
   at::Tensor tensor = at::empty(info.shape, type->second);
   const std::span<const std::byte> bytes = file.bytes(info);
@@ -71,17 +71,21 @@ Parameters::Parameters(const Architecture& a, uint64_t seed, at::ScalarType dtyp
 
 Parameters::Parameters(const ModelFolder& model, at::ScalarType dtype, at::Device device)
     : specs_(parameter_specs(model.architecture)) {
-  for (const ParameterSpec& spec : specs_) tensors_[spec.name] = at::empty(spec.shape, at::kFloat);
+  for (const ParameterSpec& spec : specs_) {
+    tensors_[spec.name] =
+        at::empty(spec.shape, at::TensorOptions().dtype(dtype).device(device)).set_requires_grad(!spec.buffer);
+  }
+  load(model);
+}
+
+void Parameters::load(const ModelFolder& model) const {
+  const at::NoGradGuard no_grad;
   for (const TensorSpec& spec : tensor_specs(model.architecture)) {
     const TensorInfo& info = model.weights->at(spec.name);
     check_finite(*model.weights, info);
-    const at::Tensor value = tensor_from_file(*model.weights, info).to(at::kFloat);
-    at::Tensor target = tensors_.at(spec.parameter);
+    at::Tensor target = (*this)[spec.parameter];
     if (spec.slice >= 0) target = target.select(0, spec.slice).narrow(0, spec.row, spec.shape[0]);
-    target.copy_(value);
-  }
-  for (const ParameterSpec& spec : specs_) {
-    tensors_[spec.name] = tensors_[spec.name].to(device, dtype).set_requires_grad(!spec.buffer);
+    target.copy_(tensor_from_file(*model.weights, info));
   }
 }
 

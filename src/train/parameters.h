@@ -17,9 +17,12 @@ class Parameters {
   // buffers and the table of bigrams 0. Each tensor's values depend on (seed, its name) alone.
   Parameters(const Architecture& architecture, uint64_t seed, at::ScalarType dtype = at::kFloat,
              at::Device device = at::kCPU);
-  // From a model file (F32, BF16, F16 or F64 tensors). Throws Error{kData}, also for non-finite values, naming the
-  // tensor.
+  // From a model file, as load().
   Parameters(const ModelFolder& model, at::ScalarType dtype = at::kFloat, at::Device device = at::kCPU);
+
+  // Overwrites the values with those of a model of the same architecture (F32, BF16, F16 or F64 tensors); the tensors
+  // stay the same. Throws Error{kData}, also for non-finite values, naming the tensor.
+  void load(const ModelFolder& model) const;
 
   const at::Tensor& operator[](const std::string& name) const;  // BugError when there is none
   bool has(const std::string& name) const { return tensors_.contains(name); }
@@ -35,7 +38,8 @@ class Parameters {
   std::map<std::string, at::Tensor> tensors_;
 };
 
-// A tensor's bytes (contiguous, on the CPU) and back.
+// A tensor's bytes (contiguous, on the CPU), and a tensor of a file, on the CPU: Error{kData} for a dtype that is not
+// F64, F32, F16 or BF16.
 std::span<const std::byte> tensor_bytes(const at::Tensor& tensor);
 at::Tensor tensor_from_file(const SafetensorsFile& file, const TensorInfo& tensor);
 std::string dtype_name(at::ScalarType dtype);

@@ -75,6 +75,7 @@ void load_router(const fs::path& folder, const Parameters& parameters) {
       throw Error(ErrorCode::kData,
                   file.path().string() + ": tensor '" + spec.name + "' has not the shape that its config.json says");
     }
+    check_finite(file, info);
     at::Tensor parameter = parameters[spec.name];
     parameter.copy_(tensor_from_file(file, info));
     parameter.set_requires_grad(false);

@@ -38,6 +38,25 @@ at::Tensor limit_groups(const Architecture& a, const at::Tensor& selection_SN) {
                                   kMinusInfinity);
 }
 
+// Ids of the components that level 1 makes eligible in each chunk, in order.
+std::vector<std::vector<int32_t>> eligible_by_chunk(const Architecture& a, const DomainPlan& plan, size_t num_chunks) {
+  const Hierarchy& h = a.hierarchy;
+  const size_t num_routed = routed_domains(h).size();
+  std::vector<std::vector<int32_t>> eligible(num_chunks);
+  for (size_t c = 0; c < num_chunks; ++c) {
+    int32_t id = 0;
+    size_t routed = 0;
+    for (const Domain& domain : h.domains) {
+      const bool active = domain.always || plan.active_CM[c * num_routed + routed] != 0;
+      routed += !domain.always;
+      for (int i = 0; i < domain.num_components; ++i, ++id) {
+        if (active) eligible[c].push_back(id);
+      }
+    }
+  }
+  return eligible;
+}
+
 }  // namespace
 
 Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype) {
@@ -71,24 +90,6 @@ at::Tensor router_block(const Parameters& p, const std::string& prefix, const at
   return x + project(swiglu(project(h, p[prefix + "feed_forward.gate_up"])), p[prefix + "feed_forward.down"]);
 }
 
-std::vector<std::vector<int32_t>> eligible_by_chunk(const Architecture& a, const DomainPlan& plan, size_t num_chunks) {
-  const Hierarchy& h = a.hierarchy;
-  const size_t num_routed = routed_domains(h).size();
-  std::vector<std::vector<int32_t>> eligible(num_chunks);
-  for (size_t c = 0; c < num_chunks; ++c) {
-    int32_t id = 0;
-    size_t routed = 0;
-    for (const Domain& domain : h.domains) {
-      const bool active = domain.always || plan.active_CM[c * num_routed + routed] != 0;
-      routed += !domain.always;
-      for (int i = 0; i < domain.num_components; ++i, ++id) {
-        if (active) eligible[c].push_back(id);
-      }
-    }
-  }
-  return eligible;
-}
-
 ComponentChooser::ComponentChooser(const Architecture& architecture, const Parameters& parameters,
                                    const PackedRows& rows, const RoutingOptions& options)
     : architecture_(architecture), parameters_(parameters), rows_(rows), options_(options) {}
@@ -120,7 +121,7 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
 }
 
 // [S, N] bool: not eligible.
-const at::Tensor& ComponentChooser::barred() const {
+const at::Tensor& ComponentChooser::barred() {
   if (barred_SN_.defined()) return barred_SN_;
   const int64_t num_chunks = static_cast<int64_t>(rows_.chunks.size()), n = num_components(architecture_.hierarchy);
   at::Tensor barred_CN = at::ones({num_chunks, n}, at::kBool);
@@ -172,7 +173,7 @@ at::Tensor ComponentChooser::head_scores(const at::Tensor& x_SD) const {
 }
 
 // From the scores [S, L', N] of L' layers, of which the first is number `first` of the component layers.
-ComponentChoice ComponentChooser::select(at::Tensor scores_SLN, int64_t first) const {
+ComponentChoice ComponentChooser::select(at::Tensor scores_SLN, int64_t first) {
   const int k = architecture_.hierarchy.num_active;
   if (log_prior_SN_.defined()) scores_SLN = scores_SLN + log_prior_SN_.unsqueeze(1);
   std::vector<at::Tensor> biases;
@@ -199,7 +200,7 @@ ComponentChoice ComponentChooser::select(at::Tensor scores_SLN, int64_t first) c
   return choice;
 }
 
-LayerChoice ComponentChooser::choose(int layer, at::Tensor x_SD) const {
+LayerChoice ComponentChooser::choose(int layer, at::Tensor x_SD) {
   const Architecture& a = architecture_;
   const std::string& kind = a.component_router.kind;
   const int64_t l = layer - a.trunk.num_dense_layers;

@@ -38,20 +38,14 @@ struct LayerChoice {
   at::Tensor z_loss;      // mean over tokens of logsumexp(eligible scores)^2
 };
 
-// Level 1. Reads the embeddings without a gradient into them: the encoder is learnt by its own loss.
+// Level 1. Reads the embeddings [R, T, D], which may be undefined where it has its own, without a gradient into them:
+// the encoder is learnt by its own loss.
 DomainPlan plan_domains(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
                         const at::Tensor& embedded_RTD, const RoutingOptions& options);
 
-// [C, M] share of each domain among the labelled tokens of each chunk; zeros where none is labelled.
-std::vector<float> label_shares(const PackedRows& rows, int num_domains);
-
-// What level 1 said before each labelled chunk and what the chunk was, one entry a piece.
+// What level 1, an encoder, said before each labelled chunk and what the chunk was, one entry a piece.
 void append_decisions(const DomainPlan& plan, const PackedRows& rows, int num_domains,
                       std::vector<TextDecisions>& texts);
-
-// Ids of the components that level 1 makes eligible in each chunk, in order.
-std::vector<std::vector<int32_t>> eligible_by_chunk(const Architecture& architecture, const DomainPlan& plan,
-                                                    size_t num_chunks);
 
 // Level 2. plan() is called once; choose() before each component layer. The planner chooses for every layer at once in
 // plan and ignores x; a gate uses x; "sum" adds both scores; "trunk" chooses for every layer at the first component
@@ -61,13 +55,13 @@ class ComponentChooser {
   ComponentChooser(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
                    const RoutingOptions& options);
   void plan(const at::Tensor& embedded_RTD, const DomainPlan& domains);
-  LayerChoice choose(int layer, at::Tensor x_SD) const;
+  LayerChoice choose(int layer, at::Tensor x_SD);
 
  private:
-  const at::Tensor& barred() const;
+  const at::Tensor& barred();
   at::Tensor log_prior(const DomainPlan& domains) const;
   at::Tensor head_scores(const at::Tensor& x_SD) const;
-  ComponentChoice select(at::Tensor scores_SLN, int64_t first) const;
+  ComponentChoice select(at::Tensor scores_SLN, int64_t first);
   static LayerChoice layer_of(const ComponentChoice& choice, int64_t l);
   LayerChoice replayed(int64_t layer, const at::Tensor& x_SD) const;
 
@@ -78,16 +72,17 @@ class ComponentChooser {
   std::vector<std::vector<int32_t>> eligible_;  // by chunk
   std::vector<int32_t> chunk_S_;                // of each token
   std::vector<uint8_t> active_CM_;
-  mutable at::Tensor barred_SN_;     // made when it is needed
-  at::Tensor log_prior_SN_;          // beta log pi' of the owner; undefined unless the ablation is on
-  at::Tensor planned_SLN_;           // the planner's scores
-  mutable ComponentChoice planned_;  // of all layers, once made
+  at::Tensor barred_SN_;     // made when it is needed
+  at::Tensor log_prior_SN_;  // beta log pi' of the owner; undefined unless the ablation is on
+  at::Tensor planned_SLN_;   // the planner's scores
+  ComponentChoice planned_;  // of all layers, once made
 };
 
 // Rotary positions of the rows, from a table that is kept.
 Rotary router_rotary(const PackedRows& rows, int head_dim, double theta, at::ScalarType dtype);
 
-// A router's pre-norm transformer block: full attention heads, SwiGLU of twice the width. Weights by prefix.
+// A router's pre-norm transformer block on x [R, T, width]: full attention heads, SwiGLU of twice the width. Its
+// weights are named `prefix` + "attention.query" and so on, as core/tensor_names lists them.
 at::Tensor router_block(const Parameters& parameters, const std::string& prefix, const at::Tensor& x_RTD, int num_heads,
                         double eps, const Rotary& rotary, const Visible& visible);
 

@@ -5,8 +5,10 @@
 #include <limits>
 
 #include "base/error.h"
+#include "data/test_folder.h"
 #include "train/add_domain.h"
 #include "train/blocks.h"
+#include "train/checkpoint.h"
 #include "train/precompiled.h"
 #include "train/scorer.h"
 #include "train/tiny_model.h"
@@ -161,13 +163,38 @@ TEST(Routers, LevelOneOfAPieceIsTheSameAloneAndPackedInPatches) {
   }
 }
 
-TEST(Routers, AnAddedDomainLeavesTheOldWeightsWhereTheyWere) {
+TEST(Routers, AnAddedDomainHasComponentsOfItsOwn) {
   const Architecture old = tiny_architecture();
   const Architecture a = with_domain(old, "poems");
   EXPECT_EQ(num_components(a.hierarchy), 10);
   EXPECT_EQ(a.hierarchy.domains.back().num_components, 2);
   EXPECT_THROW(with_domain(a, "poems"), Error);
   EXPECT_THROW(with_domain(Architecture{}, "poems"), Error);
+}
+
+TEST(Routers, AResumedRunKeepsTheOldRowsOfItsCheckpointAndNotOfAModelThatMovedOn) {
+  const Architecture old = tiny_architecture(), grown = with_domain(old, "poems");
+  const TestFolder folder;
+  const auto save = [&](uint64_t seed) {
+    save_model(folder.path() / "model", Model(old, Parameters(old, seed), at::kFloat), {});
+    return open_model(folder.path() / "model");
+  };
+  const Parameters checkpoint(grown, 1), resumed(grown, 1);
+  const OldWeights first(save(3), checkpoint);
+  OldWeights kept(save(4), resumed);
+  const at::NoGradGuard no_grad;
+  for (const ParameterSpec& spec : resumed.specs()) at::Tensor(resumed[spec.name]).copy_(checkpoint[spec.name]);
+  kept.take_from(resumed);
+  for (const ParameterSpec& spec : resumed.specs()) {  // an update
+    if (resumed[spec.name].requires_grad() || spec.buffer) at::Tensor(resumed[spec.name]).add_(1);
+  }
+  kept.restore(resumed);
+  const Parameters before(open_model(folder.path() / "model"));  // for the old shapes
+  for (const ParameterSpec& spec : before.specs()) {
+    const int64_t rows = before[spec.name].size(0);
+    EXPECT_TRUE(at::equal(resumed[spec.name].narrow(0, 0, rows), checkpoint[spec.name].narrow(0, 0, rows)))
+        << spec.name;
+  }
 }
 
 TEST(Routers, AnAddedDomainServesNoTextBeforeTheFirstDecision) {

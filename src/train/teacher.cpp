@@ -135,11 +135,11 @@ at::Tensor Teacher::forward(const at::Tensor& ids_BT, const at::Tensor& mask_BT)
   return x;
 }
 
-at::Tensor Teacher::embed(const std::vector<std::string>& texts, int max_tokens) const {
+at::Tensor Teacher::embed(const std::vector<std::string>& texts, int max_tokens, WordPiece::Keep keep) const {
   std::vector<std::vector<int32_t>> encoded;
   size_t longest = 0;
   for (const std::string& text : texts) {
-    encoded.push_back(word_piece_.encode(text, std::min(max_tokens, max_positions_)));
+    encoded.push_back(word_piece_.encode(text, std::min(max_tokens, max_positions_), keep));
     longest = std::max(longest, encoded.back().size());
   }
   const int64_t batch = static_cast<int64_t>(texts.size());
@@ -154,9 +154,10 @@ at::Tensor Teacher::embed(const std::vector<std::string>& texts, int max_tokens)
   return (forward(ids, mask) * weight).sum(1) / weight.sum(1);
 }
 
-at::Tensor Teacher::logits(const std::vector<std::string>& texts, int max_tokens) const {
+at::Tensor Teacher::logits(const std::vector<std::string>& texts, int max_tokens, WordPiece::Keep keep) const {
   TESSERA_CHECK(!domains_.empty(), "the teacher has no domain head");
-  return at::linear(embed(texts, max_tokens), at(std::string(kHead) + ".weight"), at(std::string(kHead) + ".bias"));
+  return at::linear(embed(texts, max_tokens, keep), at(std::string(kHead) + ".weight"),
+                    at(std::string(kHead) + ".bias"));
 }
 
 void Teacher::set_domains(std::vector<std::string> domains) {

@@ -20,10 +20,12 @@ class Teacher {
   // The package's folder in .venv. Throws Error{kFile} with the command that installs it.
   static std::filesystem::path package_folder();
 
-  // Logits [texts, M] of the domain head; needs one (set_domains or a saved teacher).
-  at::Tensor logits(const std::vector<std::string>& texts, int max_tokens = kMaxTokens) const;
+  // Logits [texts, M] of the domain head; needs one (set_domains or a saved teacher). Of longer texts `keep` is read.
+  at::Tensor logits(const std::vector<std::string>& texts, int max_tokens = kMaxTokens,
+                    WordPiece::Keep keep = WordPiece::Keep::kBeginning) const;
   // Mean of the last layer's outputs over each text's tokens, [texts, width]; differentiable.
-  at::Tensor embed(const std::vector<std::string>& texts, int max_tokens = kMaxTokens) const;
+  at::Tensor embed(const std::vector<std::string>& texts, int max_tokens = kMaxTokens,
+                   WordPiece::Keep keep = WordPiece::Keep::kBeginning) const;
 
   // A fresh head (zeros) for these domains.
   void set_domains(std::vector<std::string> domains);

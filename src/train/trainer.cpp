@@ -5,21 +5,20 @@
 #include "base/error.h"
 #include "base/event_file.h"
 #include "base/files.h"
+#include "base/folder_lock.h"
 #include "base/log.h"
 #include "base/rng.h"
-#include "base/threads.h"
 #include "core/tokenizer.h"
 #include "data/document.h"
 #include "data/evaluate.h"
 #include "data/loader.h"
-#include "train/add_domain.h"
 #include "train/checkpoint.h"
+#include "train/first_weights.h"
 #include "train/losses.h"
 #include "train/metrics.h"
 #include "train/model.h"
 #include "train/optimizer.h"
 #include "train/products.h"
-#include "train/router_folder.h"
 #include "train/scorer.h"
 
 namespace tessera {
@@ -64,9 +63,14 @@ std::vector<Document> heldout_sample(const fs::path& data, int64_t bytes_by_doma
   return documents;
 }
 
+at::ScalarType compute_dtype(const Config& config) {
+  return config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
 class Run {
  public:
-  Run(Config config, const TrainOptions& options);
+  Run(const Config& config, const ShardSet& shards, Tokenizer tokenizer, FirstWeights first, fs::path folder,
+      bool resume);
   TrainResult train();
 
  private:
@@ -79,12 +83,13 @@ class Run {
 
   const Config config_;
   const fs::path folder_;
-  const at::Device device_;
-  const ShardSet shards_;
+  std::optional<FolderLock> lock_;
+  const ShardSet& shards_;
   const Tokenizer tokenizer_;
   Loader loader_;
   Model model_;
-  OldWeights old_weights_;  // of a model that a domain is added to
+  OldWeights old_weights_;
+  ModelExtras extras_;
   Optimizer optimizer_;
   std::vector<int> label_of_data_domain_;  // data set's domain -> routed domain of the model, -1: none
   std::vector<uint8_t> allowed_domains_;
@@ -95,61 +100,16 @@ class Run {
   Progress progress_{"train", 10.0};
 };
 
-Config resolve(Config config, const ShardSet& shards) {
-  Trunk& trunk = config.model.trunk;
-  if (trunk.vocab_size == 0) trunk.vocab_size = shards.vocab_size();
-  if (trunk.vocab_size < shards.vocab_size()) {
-    throw Error(ErrorCode::kConfig,
-                fmt::format("config key 'model.trunk.vocab_size': {} is less than the {} of the data's tokenizer",
-                            trunk.vocab_size, shards.vocab_size()),
-                "0 takes it from the data");
-  }
-  if (config.train.num_threads == 0) config.train.num_threads = num_cpus();
-  return config;
-}
-
-Model make_model(const Config& config, const TrainOptions& options) {
-  const at::Device device = device_named(config.train.device);
-  const at::ScalarType compute = config.train.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  if (!options.init || !options.add_domain.empty())
-    return Model(config.model, Parameters(config.model, config.train.seed, at::kFloat, device), compute);
-  const ModelFolder from = open_model(*options.init);
-  for (const TensorSpec& spec : tensor_specs(config.model)) {
-    const TensorInfo* tensor = from.weights->find(spec.name);
-    if (!tensor || tensor->shape != spec.shape) {
-      throw Error(ErrorCode::kConfig,
-                  fmt::format("--init {}: tensor '{}' of the config {}", options.init->string(), spec.name,
-                              tensor ? "has another shape there" : "is not there"),
-                  "its architecture must be the config's (see its config.json)");
-    }
-  }
-  const int patch = config.model.domain_router.patch_tokens, theirs = from.architecture.domain_router.patch_tokens;
-  if (patch != theirs && config.model.domain_router.kind == "encoder") {  // no tensor's shape tells
-    throw Error(ErrorCode::kConfig,
-                fmt::format("--init {}: its level 1 has learnt patches of {} tokens, the config says {}",
-                            options.init->string(), theirs, patch),
-                fmt::format("set model.domain_router.patch_tokens={}", theirs));
-  }
-  return Model(config.model, Parameters(from, at::kFloat, device), compute);
-}
-
-// What training must leave alone: a distilled level 1, the weights that a domain is added to.
-OldWeights keep_weights(const Config& config, const TrainOptions& options, const Parameters& parameters) {
-  OldWeights old;
-  if (!options.add_domain.empty()) old = OldWeights(open_model(*options.init), parameters);
-  if (!config.router.init.empty() && options.add_domain.empty()) load_router(config.router.init, parameters);
-  return old;
-}
-
-Run::Run(Config config, const TrainOptions& options)
-    : config_(std::move(config)),
-      folder_(options.runs / config_.name),
-      device_(device_named(config_.train.device)),
-      shards_(config_.data.path),
-      tokenizer_(Tokenizer::from_file(fs::path(config_.data.path) / "tokenizer.json")),
+Run::Run(const Config& config, const ShardSet& shards, Tokenizer tokenizer, FirstWeights first, fs::path folder,
+         bool resume)
+    : config_(config),
+      folder_(std::move(folder)),
+      shards_(shards),
+      tokenizer_(std::move(tokenizer)),
       loader_(shards_, loader_options(config_)),
-      model_(make_model(config_, options)),
-      old_weights_(keep_weights(config_, options, model_.parameters())),
+      model_(config_.model, std::move(first.parameters), compute_dtype(config_)),
+      old_weights_(std::move(first.old)),
+      extras_(std::move(first.extras)),
       optimizer_(model_.parameters(), config_.train.optimizer),
       allowed_domains_(
           allowed_domains(config_.model.hierarchy, config_.router.domains, {}, "config key 'router.domains'")),
@@ -163,18 +123,17 @@ Run::Run(Config config, const TrainOptions& options)
                   fmt::format("the config names {}", fmt::join(names, ", ")));
     }
   }
-  const std::optional<Checkpoint> checkpoint = newest_checkpoint(folder_);
-  if (options.resume) {
-    if (checkpoint) {
+  if (heldout_.empty()) log_warn("{} has no held-out documents: nothing will be evaluated", config_.data.path);
+  if (resume) {
+    if (const std::optional<Checkpoint> checkpoint = newest_checkpoint(folder_)) {
       resume_from(*checkpoint);
     } else {
       log_info("no complete checkpoint under {}: starting from the beginning", folder_.string());
     }
-  } else if (checkpoint) {
-    throw Error(ErrorCode::kUsage, "there is a run at " + folder_.string() + " already",
-                "go on with --resume, choose another --name=..., or remove the folder");
   }
   fs::create_directories(folder_ / "checkpoints");
+  lock_.emplace(folder_);
+  remove_unfinished_checkpoints(folder_);
   write_json_file(folder_ / "config.json", to_json(config_));
   log_ = std::make_unique<MetricsLog>(folder_, steps_);
 }
@@ -182,7 +141,10 @@ Run::Run(Config config, const TrainOptions& options)
 void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
   Json mine = what_is_trained(config_), theirs = what_is_trained(config_from_json(state.at("config")));
-  for (Json* json : {&mine, &theirs}) (*json)["train"].erase("steps");  // how long may differ when a run goes on
+  for (Json* json : {&mine, &theirs}) {
+    (*json)["train"].erase("steps");  // how long may differ when a run goes on
+    (*json)["data"].erase("path");    // and where the data lie: what they are is checked below
+  }
   if (mine != theirs) {
     const Json difference = Json::diff(theirs, mine);
     throw Error(
@@ -194,16 +156,13 @@ void Run::resume_from(const Checkpoint& checkpoint) {
     throw Error(ErrorCode::kData, "--resume: the data at " + config_.data.path + " is not what " +
                                       checkpoint.path.string() + " was trained on");
   }
-  const ModelFolder folder = open_model(checkpoint.path / "model");
-  model_ = Model(config_.model, Parameters(folder, at::kFloat, device_),
-                 config_.train.precision == "bf16" ? at::kBFloat16 : at::kFloat);
-  for (const std::string& name : model_.parameters().learnt_names()) {
-    model_.parameters()[name].set_requires_grad(optimizer_.updates(name));
-  }
+  const ModelFolder model = open_model(checkpoint.path / "model");
+  model_.parameters().load(model);
+  old_weights_.take_from(model_.parameters());
+  extras_ = extras_of(model);
   steps_ = state.at("step").get<int64_t>();
   tokens_ = state.at("tokens").get<int64_t>();
   seconds_ = state.at("seconds").get<double>();
-  optimizer_ = Optimizer(model_.parameters(), config_.train.optimizer);
   optimizer_.load_state(SafetensorsFile(checkpoint.path / "optimizer.safetensors"), steps_);
   loader_.set_state(state.at("loader"));
   log_info("resumed {} at step {}", checkpoint.path.string(), steps_);
@@ -224,14 +183,15 @@ void Run::accumulate(const PackedRows& rows, int64_t micro, double share, int64_
   const at::Tensor nats = linear_cross_entropy_sum(hidden_SD, model_.head(), rows.targets_RT.reshape({-1}));
   const at::Tensor loss = add_router_losses(nats / static_cast<double>(num_targets), forward, weights, share);
   metrics.add(rows, forward, nats.item<double>());
-  if (loss.requires_grad() && std::isfinite(loss.item<double>())) torch::autograd::backward({loss}, {});
+  metrics.is_finite = metrics.is_finite && std::isfinite(loss.item<double>());
+  if (loss.requires_grad() && metrics.is_finite) torch::autograd::backward({loss}, {});
 }
 
 StepMetrics Run::step() {
   const int64_t length = config_.model.trunk.context_length;
   const int64_t num_rows = config_.train.batch_tokens / length, micro_rows = config_.train.micro_batch_tokens / length;
   const Batch batch = loader_.next(static_cast<int>(num_rows));
-  StepMetrics metrics(config_.model, steps_);
+  StepMetrics metrics(config_.model);
   const int64_t num_targets = num_rows * length;
   for (int32_t token : batch.targets_RT)
     metrics.bytes += token == shards_.bos() ? 0 : static_cast<int64_t>(tokenizer_.token_bytes(token).size());
@@ -241,21 +201,23 @@ StepMetrics Run::step() {
     };
     std::vector<int32_t> labels = slice(batch.domains_RT);
     for (int32_t& label : labels) label = label < 0 ? -1 : label_of_data_domain_[static_cast<size_t>(label)];
-    const PackedRows rows = pack_rows(micro_rows, length, slice(batch.inputs_RT), slice(batch.starts_RT),
-                                      slice(batch.targets_RT), std::move(labels), model_.chunk_tokens(), device_);
+    const PackedRows rows =
+        pack_rows(micro_rows, length, slice(batch.inputs_RT), slice(batch.starts_RT), slice(batch.targets_RT),
+                  std::move(labels), model_.chunk_tokens(), model_.device());
     accumulate(rows, begin / micro_rows, static_cast<double>(micro_rows) / static_cast<double>(num_rows), num_targets,
                metrics);
   }
   metrics.gradient_norm = optimizer_.clip_gradients();
-  if (!std::isfinite(metrics.nats) || !std::isfinite(metrics.gradient_norm)) {
+  if (!metrics.is_finite || !std::isfinite(metrics.gradient_norm)) {
     // All of it is thrown away: the weights, the optimizer and the checkpoint are as they were before this batch.
-    throw Error(ErrorCode::kDiverged,
-                fmt::format("step {}: the loss ({}) or the gradient's norm ({}) is not finite; stopped before the "
-                            "update. The batch: {} documents, loader state {}",
-                            steps_ + 1, metrics.nats / static_cast<double>(num_targets), metrics.gradient_norm,
-                            batch.num_documents, loader_.state().dump()),
-                "go on from the last checkpoint with --resume and a lower --train.optimizer.lr (a new run with "
-                "--init), or look at the batch's documents");
+    throw Error(
+        ErrorCode::kDiverged,
+        fmt::format("step {}: the loss ({}, and the routers') or the gradient's norm ({}) is not finite; stopped "
+                    "before the update. The batch: {} documents, loader state {}",
+                    steps_ + 1, metrics.nats / static_cast<double>(num_targets), metrics.gradient_norm,
+                    batch.num_documents, loader_.state().dump()),
+        "start a new run from its last checkpoint (--init " + folder_.string() +
+            " --name=...) with a lower --train.optimizer.lr, or look at the batch's documents");
   }
   metrics.learning_rate = learning_rate(config_.train.optimizer, steps_, config_.train.steps);
   optimizer_.step(metrics.learning_rate);
@@ -271,7 +233,7 @@ StepMetrics Run::step() {
 // Even is by token: a domain's own components owe their share of that domain's text only.
 void Run::update_selection_bias(const StepMetrics& metrics) {
   const Architecture& a = config_.model;
-  const std::vector<std::vector<int64_t>> counts_LN = metrics.component_picks();
+  const std::vector<std::vector<int64_t>>& counts_LN = metrics.component_picks();
   const std::vector<double>& even_N = metrics.even_picks();
   const at::NoGradGuard no_grad;
   for (size_t l = 0; l < counts_LN.size(); ++l) {
@@ -305,15 +267,15 @@ void Run::evaluate_now() {
 }
 
 void Run::save() {
-  const Json state = {{"format", "tessera-checkpoint-1"},
-                      {"step", steps_},
+  const Json state = {{"step", steps_},
                       {"tokens", tokens_},
                       {"seconds", seconds_ + now_s() - began_s_},
                       {"loader", loader_.state()},
                       {"data_hash", shards_.hash()},
                       {"config", to_json(config_)}};
-  const Json about = {{"run", config_.name}, {"step", steps_}, {"tokens", tokens_}, {"data_hash", shards_.hash()}};
-  save_checkpoint(folder_, steps_, model_, optimizer_, state, about, tokenizer_.json(), config_.train.keep_checkpoints);
+  ModelExtras extras = extras_;
+  extras.about.update({{"run", config_.name}, {"step", steps_}, {"tokens", tokens_}, {"data_hash", shards_.hash()}});
+  save_checkpoint(folder_, steps_, model_, optimizer_, state, extras, config_.train.keep_checkpoints);
 }
 
 TrainResult Run::train() {
@@ -323,7 +285,7 @@ TrainResult Run::train() {
     log_info("nothing to do: the run is at step {}, train.steps is {}", steps_, t.steps);
     return {folder_, steps_, tokens_, seconds_, true};
   }
-  if (t.precision == "bf16" && device_.is_cpu())  // what the digits depend on
+  if (t.precision == "bf16" && model_.device().is_cpu())  // what the digits depend on
     log_info("products in {}", multiplies_bf16(at::kBFloat16) ? "bf16, on AMX tiles" : "f32: this CPU has no AMX");
   began_s_ = now_s();
   progress_.begin_at(static_cast<double>(steps_));
@@ -366,25 +328,14 @@ Json what_is_trained(const Config& config) {
 }
 
 TrainResult train(Config config, const TrainOptions& options) {
-  const ShardSet shards(config.data.path, /*verify_hashes=*/false);
-  if (!options.add_domain.empty()) {
-    if (!options.init)
-      throw Error(ErrorCode::kUsage, "--add-domain needs --init MODEL: the model that it is added to",
-                  "--init runs/NAME");
-    config.model = with_domain(open_model(*options.init).architecture, options.add_domain);
-    const std::vector<std::string>& labels = shards.domains();
-    if (std::find(labels.begin(), labels.end(), options.add_domain) == labels.end()) {
-      throw Error(ErrorCode::kConfig,
-                  "--add-domain " + options.add_domain + ": the data at " + config.data.path + " has no such label",
-                  fmt::format("its labels are {}", fmt::join(labels, ", ")));
-    }
+  const fs::path folder = options.runs / config.name;
+  if (!options.resume && !list_checkpoints(folder).empty()) {
+    throw Error(ErrorCode::kUsage, "there is a run at " + folder.string() + " already",
+                "go on with --resume, choose another --name=..., or remove the folder");
   }
-  config = resolve(std::move(config), shards);
-  if (!config.router.init.empty() && options.add_domain.empty()) {
-    config.model.domain_router =
-        router_of_folder(config.router.init, config.model, read_file(fs::path(config.data.path) / "tokenizer.json"));
-  }
-  check(config);
+  const ShardSet shards(config.data.path);
+  Tokenizer tokenizer = shards.tokenizer();
+  config = resolve(std::move(config), options, shards, tokenizer);
   at::set_num_threads(config.train.num_threads);
   if (config.train.device == "cuda") {
     // cuBLAS repeats its sums with a fixed workspace only.
@@ -393,7 +344,8 @@ TrainResult train(Config config, const TrainOptions& options) {
     // It would also write every new tensor, to show reads of unset memory: a third of all launches.
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   }
-  return Run(std::move(config), options).train();
+  FirstWeights first = first_weights(config, options, tokenizer, device_named(config.train.device));
+  return Run(config, shards, std::move(tokenizer), std::move(first), folder, options.resume).train();
 }
 
 bool is_finished(const fs::path& run, const Config& config) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/folder_lock.h"
 #include "core/tokenizer.h"
 #include "data/shards.h"
 #include "data/test_folder.h"
@@ -177,9 +178,69 @@ TEST_F(Trainer, InitStartsFromAnotherModelsWeights) {
   const double loss = metrics(train(c, from))[0]["loss"].get<double>();
   EXPECT_LT(loss, kGoldenLast + 0.1);
   c.name = "third";
-  c.model.hierarchy.unique_width = 7;
-  EXPECT_THROW(train(c, from), Error);
+  for (const bool by_shape : {true, false}) {  // no tensor's shape tells of the positions
+    Config other = c;
+    if (by_shape) other.model.hierarchy.unique_width = 7;
+    if (!by_shape) other.model.trunk.rope_theta = 500;
+    try {
+      train(other, from);
+      FAIL() << "expected an Error";
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(by_shape ? "unique_width" : "rope_theta"), std::string::npos) << e.what();
+    }
+  }
   EXPECT_FALSE(fs::exists(runs_.path() / "third"));
+}
+
+TEST_F(Trainer, WhatAModelHasBesideItsWeightsStaysWithIt) {
+  const TrainResult first = train(config("template"), options());
+  const fs::path model = resolve_model(first.run);
+  write_file_atomic(model / "chat_template.jinja", "{{ messages }}");
+  TestFolder imported;
+  {
+    const ModelFolder folder = open_model(model);
+    const Model weights(folder.architecture, Parameters(folder), at::kFloat);
+    ModelExtras extras = extras_of(folder);
+    extras.about["eos_tokens"] = {3, 5};
+    save_model(imported.path() / "model", weights, extras);
+  }
+  Config c = config("tuned");
+  c.train.steps = 1;
+  TrainOptions from = options();
+  from.init = imported.path() / "model";
+  const TrainResult tuned = train(c, from);
+  c.train.steps = 2;
+  c.train.optimizer.schedule = "cosine";
+  TrainOptions resume = options();
+  resume.resume = true;
+  const ModelFolder after = open_model(train(c, resume).run);
+  EXPECT_EQ(after.eos_tokens, (std::vector<int32_t>{3, 5}));
+  EXPECT_EQ(read_file(after.chat_template()), "{{ messages }}");
+  EXPECT_EQ(after.config["run"], "tuned");
+}
+
+TEST_F(Trainer, TokensOfAnotherTokenizerAreRefused) {
+  const TrainResult first = train(config("mine"), options());
+  TestFolder data;
+  fs::copy(data_->path(), data.path(), fs::copy_options::recursive);
+  const fs::path file = data.path() / "tokenizer.json";
+  const std::string text = read_file(file);
+  write_file_atomic(file, text + "\n");  // another file: what else differs can't be known
+  Config c = config("theirs");
+  c.data.path = data.path();
+  EXPECT_THROW(train(c, options()), Error);  // the shards' own
+  TestFolder model;
+  fs::copy(resolve_model(first.run), model.path() / "model", fs::copy_options::recursive);
+  write_file_atomic(model.path() / "model" / "tokenizer.json", text + "\n");
+  TrainOptions from = options();
+  from.init = model.path() / "model";
+  try {
+    train(config("theirs"), from);
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_NE(e.hint().find("--tokenizer"), std::string::npos) << e.what();
+  }
+  EXPECT_FALSE(fs::exists(runs_.path() / "theirs"));
 }
 
 TEST_F(Trainer, ANonFiniteLossStopsBeforeTheUpdateAndNamesTheBatch) {
@@ -196,6 +257,59 @@ TEST_F(Trainer, ANonFiniteLossStopsBeforeTheUpdateAndNamesTheBatch) {
     EXPECT_NE(std::string(e.what()).find("loader state"), std::string::npos);
     EXPECT_FALSE(e.hint().empty());
   }
+}
+
+// The language model's loss stays what it is: the step would be one of weight decay alone.
+TEST_F(Trainer, ARoutersNonFiniteLossStopsTooAndSavesNothing) {
+  Config c = config("router-diverges");
+  c.train.loss.z_loss = 1e300;
+  try {
+    train(c, options());
+    FAIL() << "expected an Error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kDiverged);
+  }
+  EXPECT_TRUE(list_checkpoints(runs_.path() / "router-diverges").empty());
+}
+
+TEST_F(Trainer, ARunThatFellBackPastABrokenCheckpointIsWhatItIsNow) {
+  Config c = config("fell-back");
+  c.train.optimizer.schedule = "wsd";
+  c.train.checkpoint_every = 10;
+  c.train.keep_checkpoints = 2;
+  const TrainResult first = train(c, options());
+  Json state = read_json_file(first.run / "checkpoints/step-00000020/state.json");
+  state["tokens"] = state["tokens"].get<int64_t>() + 1;
+  write_json_file(first.run / "checkpoints/step-00000020/state.json", state);
+  fs::create_directories(first.run / "checkpoints/step-00000013.writing/model");  // of a process that was killed
+  TrainOptions resume = options();
+  resume.resume = true;
+  c.train.steps = 15;
+  EXPECT_EQ(train(c, resume).steps, 15);
+  std::vector<std::string> left;
+  for (const auto& entry : fs::directory_iterator(first.run / "checkpoints"))
+    left.push_back(entry.path().filename().string());
+  std::sort(left.begin(), left.end());
+  EXPECT_EQ(left, (std::vector<std::string>{"step-00000010", "step-00000015"}));
+  EXPECT_TRUE(is_finished(first.run, c));
+}
+
+TEST_F(Trainer, ARunIsOneProcesssAndItsDataMayMove) {
+  Config c = config("moves");
+  c.train.steps = 2;
+  c.train.optimizer.schedule = "wsd";
+  const TrainResult first = train(c, options());
+  TestFolder elsewhere;
+  fs::copy(data_->path(), elsewhere.path() / "data", fs::copy_options::recursive);
+  c.data.path = elsewhere.path() / "data";
+  c.train.steps = 4;
+  TrainOptions resume = options();
+  resume.resume = true;
+  {
+    const FolderLock other(first.run);
+    EXPECT_THROW(train(c, resume), Error);
+  }
+  EXPECT_EQ(train(c, resume).steps, 4);
 }
 
 TEST_F(Trainer, CtrlCFinishesTheStepAndSaves) {
