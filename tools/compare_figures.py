@@ -9,6 +9,11 @@ INK, GRID = "#6b7079", "#8888883a"
 Point = tuple[float, float]
 
 
+def stroke(index: int) -> str:
+    """Of the index-th line: a colour, and dashes when the colours begin again."""
+    return f'stroke="{COLORS[index % len(COLORS)]}"' + (' stroke-dasharray="5 3"' if index >= len(COLORS) else "")
+
+
 def svg_text(x: float, y: float, text: str, anchor: str = "start", color: str = INK, weight: int = 400) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}" font-weight="{weight}">{escape(text)}</text>'
 
@@ -51,7 +56,7 @@ def _panel(left: float, top: float, width: float, height: float, title: str, lin
             lower = [f"{px(s[0][0]):.1f} {py(min(p[1] for p in s)):.1f}" for s in reversed(steps)]
             out.append(f'<path d="M{"L".join(upper + lower)}Z" fill="{color}" opacity="0.15"/>')
         path = "L".join(f"{px(x):.1f} {py(y):.1f}" for x, y in mean)
-        out.append(f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="1.8"/>')
+        out.append(f'<path d="M{path}" fill="none" {stroke(index)} stroke-width="1.8"/>')
     return out
 
 
@@ -69,9 +74,9 @@ def curves_svg(curves: dict[str, list[list[dict]]], domains: tuple[str, ...]) ->
     left, top = 48 + 2 * (width + 55), 30 + height + 60
     for index, name in enumerate(curves):
         y = top + 20 + 20 * index
-        out += [f'<path d="M{left} {y - 4}h22" stroke="{COLORS[index % len(COLORS)]}" stroke-width="2.5"/>',
+        out += [f'<path d="M{left} {y - 4}h22" {stroke(index)} stroke-width="2.5"/>',
                 svg_text(left + 30, y, f"{name} ({len(curves[name])} seed{'s' * (len(curves[name]) > 1)})")]
-    return svg_page(48 + 3 * (width + 55), 2 * (height + 60) + 20, out, "held-out bits per byte while training, by tokens")
+    return svg_page(48 + 3 * (width + 55), max(2 * (height + 60), top + 20 * len(curves)) + 20, out, "held-out bits per byte while training, by tokens")
 
 
 def dots_svg(rows: list[tuple[str, str, tuple[float, float, float]]]) -> str:
