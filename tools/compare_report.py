@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -118,16 +119,22 @@ def bpb_change(pairs: list[tuple[dict, dict]], part: str, domains: tuple[str, ..
     return interval(100 * (total["ours"] / total["theirs"] - 1), 100 * (sampled["ours"] / sampled["theirs"] - 1))
 
 
+@lru_cache
+def items_drawn(num_pairs: int, counts: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """How often each seed is drawn, and each item of each task: drawing takes most of the time, and many pairs share it."""
+    rng = np.random.default_rng(2)
+    return draws(num_pairs, rng), [draws(count, rng).astype(np.uint8) for count in counts]
+
+
 def accuracy_change(pairs: list[tuple[dict, dict]], judged: str = "choices") -> Interval:
     """Relative change in per cent of the mean accuracy over the tasks; `judged`: "choices" or "choices_by_gain"."""
-    rng = np.random.default_rng(2)
-    seeds = draws(len(pairs), rng) / len(pairs)
+    tasks = [task for task in TASKS if pairs[0][0]["details"][judged][task]]  # a data set may give no such items
+    seeds, drawn = items_drawn(len(pairs), tuple(len(pairs[0][0]["details"][judged][task]) for task in tasks))
+    seeds = seeds / len(pairs)
     total, sampled = np.zeros(2), np.zeros((2, RESAMPLES))
-    for task in TASKS:
-        if not pairs[0][0]["details"][judged][task]:
-            continue  # a data set that gives no such items
+    for task, times in zip(tasks, drawn):
         right = [np.array([[c == "1" for c in r["details"][judged][task]] for r in side], dtype=float) for side in zip(*pairs)]
-        items = draws(right[0].shape[1], rng) / right[0].shape[1]
+        items = times / len(right[0][0])
         for who in range(2):
             total[who] += right[who].mean()
             sampled[who] += ((items @ right[who].T) * seeds).sum(1)
@@ -298,6 +305,7 @@ def pair_table(core: list[str], results: Results) -> list[str]:
     rivals |= {n: ["flat-32", "flat-24", "hierarchy-no-sharing"] for n in ("less-sharing", "shared-by-two")}
     rivals |= {f"mhc-trunk{kind}": ["flat-32", "flat-24", "flat-24-dense-first", f"mhc-trunk-no-sharing{kind}"] for kind in ("", "-balanced")}
     rivals["mhc-trunk-balanced"].append("mhc-trunk")
+    rivals["mhc-trunk-no-sharing-balanced"] = ["flat-32", "flat-24", "flat-24-dense-first"]
     rivals |= {"mhc-progressive": ["mhc-trunk", "flat-32", "flat-24"]}
     lines = head(["variant", "against", "seeds", "mean bits/byte", "by seed", "by t", "cross bits/byte", "by t", "choices"])
     for ours, others in rivals.items():
