@@ -59,7 +59,7 @@ class Scripts(html.parser.HTMLParser):
 
 def hostile_atlas() -> dict:
     """What build_atlas (data/atlas.h) gives, of two components in one layer, one of them dead."""
-    used = {"name": HOSTILE, "layer": 0, "id": 0, "owner": 0, "bank": 0, "share": 0.4, "class_bits": 0.1, "domain_bits": 0.02, "classes": [0.2, 0.6],
+    used = {"name": HOSTILE, "layer": 0, "id": 0, "owner": 0, "bank": 0, "share": 0.4, "class_bits": 0.1, "domain_bits": 0.02, "classes": [0.2, 0.6], "picked_for": {"classes": [["digit", 1.5]], "domains": [[HOSTILE, 1.2]]},
             "domains": [0.3, 0.5], "dead": False, "contexts": [[HOSTILE, HOSTILE, HOSTILE]], "removal": {"digit": [0.5, 30]}, "removal_nats": 0.5}  # fmt: skip
     dead = {**used, "id": 1, "owner": 1, "share": 0, "dead": True, "contexts": [], "class_bits": 0, "domain_bits": 0, "classes": [0, 0], "domains": [0, 0]}
     del dead["removal"], dead["removal_nats"]

@@ -41,16 +41,16 @@ std::string shown_nats(const Json& nats) { return nats.is_number() ? fmt::format
 
 void print(const Json& atlas) {
   std::cout << fmt::format("{:<8}{:<18}{:>9}{:>12}{:>13}{:>15}  {}\n", "layer", "component", "picked", "class bits",
-                           "domain bits", "removal nats", "picked most for (times its mean share)");
+                           "domain bits", "removal nats", "picked for: classes, domain (times its mean share)");
   for (const Json& c : atlas["components"]) {
-    const double share = c["share"].get<double>();
-    size_t best = 0;
-    for (size_t i = 0; i < c["classes"].size(); ++i) {
-      if (c["classes"][i].get<double>() > c["classes"][best].get<double>()) best = i;
+    std::vector<std::string> uses;
+    for (const char* of : {"classes", "domains"}) {
+      for (const Json& use : c["picked_for"][of])
+        uses.push_back(fmt::format("{} ({:.1f}x)", use[0].get<std::string>(), use[1].get<double>()));
     }
-    const double lift = share > 0 ? c["classes"][best].get<double>() / share : 0;
+    const double share = c["share"].get<double>();
     const std::string use =
-        share > 0 ? fmt::format("{} ({:.1f}x)", atlas["classes"][best].get<std::string>(), lift) : "never picked";
+        uses.empty() ? (share > 0 ? "all alike" : "never picked") : fmt::format("{}", fmt::join(uses, ", "));
     std::cout << fmt::format("{:<8}{:<18}{:>7.2f} %{:>12.4f}{:>13.4f}{:>15}  {}{}\n", c["layer"].get<int>(),
                              c["name"].get<std::string>(), 100 * share, c["class_bits"].get<double>(),
                              c["domain_bits"].get<double>(), shown_nats(c.value("removal_nats", Json())), use,

@@ -14,11 +14,7 @@ const place = (id, heading, note, ...content) => document.getElementById(id).rep
 
 // How much more often than on the average a component is picked for a class or domain.
 const lift = (c, values, i) => (c.share > 0 ? values[i] / c.share : 0);
-function best_class(c) {
-  let best = 0;
-  c.classes.forEach((v, i) => { if (atlas.class_tokens[i] >= 20 && v > c.classes[best]) best = i; });
-  return best;
-}
+const uses = (c) => [...c.picked_for.classes, ...c.picked_for.domains].map(([name, times]) => `${name} (${times.toFixed(1)}×)`).join(", ") || "all alike";
 
 function headline() {
   document.title = atlas.title + " · Tessera";
@@ -44,7 +40,7 @@ function draw_map() {
   for (let layer = 0; layer < atlas.layers; ++layer) {
     rows.push(el("tr", {}, el("th", {scope: "row"}, "layer " + layer), atlas.components.filter((c) => c.layer === layer).map((c) =>
       el("td", {}, el("button", {class: c.dead ? "dead" : null, "aria-pressed": c === chosen ? "true" : "false", onclick: () => show(c),
-        title: `${c.name}: picked for ${percent(c.share)} of the tokens, most for ${atlas.classes[best_class(c)]}`,
+        title: `${c.name}: picked for ${percent(c.share)} of the tokens; ${uses(c)}`,
         "aria-label": `layer ${layer}, ${c.name}`, style: {"--c": owner_color(c), "--share": 0.08 + 0.8 * Math.sqrt((c.class_bits + c.domain_bits) / strongest)}}, String(c.id))))));
   }
   place("map", "All components", "A row a layer, a square a component, coloured by the domain that owns it: the fuller, the more its being picked says about the token's class and the text's domain. A red ring: dead. Choose one.",
@@ -70,13 +66,14 @@ function show(c) {
   draw_map();
   const by_class = atlas.classes.map((name, i) => [name, c.classes[i], owner_color(c), i]).filter((r) => atlas.class_tokens[r[3]] > 0).sort((a, b) => b[1] - a[1]);
   const removal = Object.entries(c.removal || {}).map(([name, [nats, tokens]]) => [name, nats, tokens]).sort((a, b) => b[1] * b[2] - a[1] * a[2]);
+  const unmeasured = atlas.classes.filter((name, i) => atlas.class_tokens[i] > 0 && !(c.removal || {})[name]);
   place("one", `Layer ${c.layer}, ${c.name}`,
-    `Owned by ${atlas.owners[c.owner].name}${c.bank >= 0 ? `, on base bank ${c.bank}` : ""}. Picked for ${percent(c.share, 2)} of all tokens (the dashed line)${c.dead ? "; dead" : ""}. Mutual information: ${fixed(c.class_bits, 4)} bits with the token's class, ${fixed(c.domain_bits, 4)} bits with the domain.`,
+    `Owned by ${atlas.owners[c.owner].name}${c.bank >= 0 ? `, on base bank ${c.bank}` : ""}. Picked for ${percent(c.share, 2)} of all tokens (the dashed line)${c.dead ? "; dead" : ""}, more than on the average for ${uses(c)}. Mutual information: ${fixed(c.class_bits, 4)} bits with the token's class, ${fixed(c.domain_bits, 4)} bits with the domain.`,
     el("div", {class: "two"},
       el("div", {class: "panel"}, el("h3", {}, "Share of each class that picks it"), bars("Share by class", by_class.map((r) => r.slice(0, 3)), c)),
       el("div", {class: "panel"}, el("h3", {}, "Share of each domain's tokens"), bars("Share by domain", atlas.domains.map((name, i) => [name, c.domains[i], color(name)]), c),
-        removal.length ? table("What its removal costs, a token that had picked it, in its busiest windows", [{name: "class"}, {name: "nats", num: true}, {name: "tokens", num: true}],
-          removal.map(([name, nats, tokens]) => [name, el("span", {class: nats > 0 ? "bad" : null}, signed(nats)), String(tokens)]), ["all", signed(c.removal_nats), String(removal.reduce((n, r) => n + r[2], 0))]) : el("p", {class: "note"}, "Never picked here."))),
+        removal.length ? table("What its removal costs, a token that had picked it", [{name: "class"}, {name: "nats", num: true}, {name: "tokens", num: true}],
+          [...removal.map(([name, nats, tokens]) => [name, el("span", {class: nats > 0 ? "bad" : null}, signed(nats)), String(tokens)]), ...unmeasured.map((name) => [name, "–", "0"])], ["all", signed(c.removal_nats), String(removal.reduce((n, r) => n + r[2], 0))]) : el("p", {class: "note"}, "Never picked here."))),
     c.contexts.length && el("h3", {}, "Where it had most weight"),
     c.contexts.length && el("ul", {class: "contexts panel"}, c.contexts.map(([before, token, after]) => el("li", {}, before, el("mark", {style: {"--c": owner_color(c)}}, token), after))));
 }
@@ -87,11 +84,11 @@ function class_table() {
   const shown = atlas.classes.map((name, i) => [name, i]).filter(([, i]) => atlas.class_tokens[i] >= 20);
   const cell = (c, i) => {
     const times = lift(c, c.classes, i);
-    return el("span", {style: {"--c": owner_color(c), "--share": Math.min(0.75, 0.15 * Math.max(0, Math.log2(times + 1e-9) + 1))}, title: percent(c.classes[i], 2)}, times.toFixed(1));
+    return el("span", {style: {"--c": owner_color(c), "--share": Math.min(0.75, 0.15 * Math.max(0, Math.log2(times + 1e-9) + 1))}, title: `${percent(c.classes[i], 2)}; removal ${signed(c.removal?.[atlas.classes[i]]?.[0])} nats`}, times.toFixed(1));
   };
   const rows = atlas.components.filter((c) => c.share > 0).map((c) => [
     el("span", {}, swatch(owner_color(c)), `${c.layer}: ${c.name}`), ...shown.map(([, i]) => cell(c, i)), signed(c.removal_nats)]);
-  place("classes", "By class", "How many times more often than on the average a component is picked for a class of tokens (1: no preference), and what its removal costs, in nats.",
+  place("classes", "By class", "How many times more often than on the average a component is picked for a class of tokens (1: no preference), and what its removal costs, in nats, over all classes (of one class: the cell's title, and the panel above).",
     table("Preference of each component (layer: name) by token class", [{name: "component"}, ...shown.map(([name]) => ({name})), {name: "removal", num: true}], rows, null, "heat small"));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "base/error.h"
@@ -100,18 +101,42 @@ Route without(Route route, int layer, int id) {
   return route;
 }
 
+// The windows to measure a removal in: those in which it is picked most, then the best for the classes that are still
+// rare in them.
+std::vector<size_t> removal_windows(const std::vector<AtlasText>& windows, const Component& component,
+                                    const AtlasOptions& options) {
+  using Counts = std::array<int64_t, kNumClasses + 1>;  // by class, and in all
+  std::map<size_t, Counts> left;
+  Counts wanted{}, seen{};
+  for (const Pick& p : component.picks) {
+    Counts& counts = left.try_emplace(p.window, Counts{}).first->second;
+    for (const size_t c : {static_cast<size_t>(windows[p.window].classes[static_cast<size_t>(p.token)]), kNumClasses}) {
+      ++counts[c];
+      ++wanted[c];
+    }
+  }
+  for (size_t c = 0; c < kNumClasses; ++c) wanted[c] = std::min(wanted[c], int64_t{options.class_tokens});
+  std::vector<size_t> chosen;
+  const auto take_best_for = [&](size_t c) {
+    const auto best = std::max_element(left.begin(), left.end(),
+                                       [c](const auto& a, const auto& b) { return a.second[c] < b.second[c]; });
+    chosen.push_back(best->first);
+    for (size_t i = 0; i <= kNumClasses; ++i) seen[i] += best->second[i];
+    left.erase(best);
+  };
+  while (!left.empty() && static_cast<int>(chosen.size()) < options.removal_windows) take_best_for(kNumClasses);
+  for (size_t c = 0; c < kNumClasses; ++c) {
+    while (seen[c] < wanted[c] && static_cast<int>(chosen.size()) < options.most_windows) take_best_for(c);
+  }
+  return chosen;
+}
+
 // {class: [mean nats, tokens]}, and the mean over all under "removal_nats".
-void add_removal(Scorer& scorer, const std::vector<AtlasText>& windows, const Component& component, int most_windows,
-                 Json& json) {
-  std::map<size_t, int64_t> picks_of_window;
-  for (const Pick& p : component.picks) ++picks_of_window[p.window];
-  std::vector<std::pair<int64_t, size_t>> busiest;
-  for (const auto& [window, count] : picks_of_window) busiest.emplace_back(-count, window);
-  std::sort(busiest.begin(), busiest.end());
-  busiest.resize(std::min(busiest.size(), static_cast<size_t>(most_windows)));
+void add_removal(Scorer& scorer, const std::vector<AtlasText>& windows, const Component& component,
+                 const AtlasOptions& options, Json& json) {
   std::array<double, kNumClasses> nats{};
   std::array<int64_t, kNumClasses> tokens{};
-  for (const auto& [unused, w] : busiest) {
+  for (const size_t w : removal_windows(windows, component, options)) {
     const AtlasText& window = windows[w];
     const Route route = without(window.scored.route, component.layer, component.id);
     const std::vector<ScoredText> scored = scorer.score({&window.tokens, 1}, {}, {&route, 1});
@@ -171,24 +196,41 @@ Json shares(const std::vector<int64_t>& part, const std::vector<int64_t>& whole)
   return json;
 }
 
+// [[name, times the mean share]], of what the component is picked for more than on the average.
+template <class Names>
+Json picked_for(const Names& names, const std::vector<int64_t>& part, const std::vector<int64_t>& whole, double share,
+                size_t most) {
+  const std::vector<double> bits = information_by_kind(part, whole);
+  std::vector<size_t> order;
+  const auto lift = [&](size_t i) { return static_cast<double>(part[i]) / static_cast<double>(whole[i]) / share; };
+  for (size_t i = 0; i < whole.size(); ++i) {
+    if (part[i] > 0 && lift(i) > 1 && bits[i] > 0) order.push_back(i);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return bits[a] > bits[b]; });
+  Json json = Json::array();
+  for (size_t i = 0; i < std::min(most, order.size()); ++i) json.push_back({names[order[i]], lift(order[i])});
+  return json;
+}
+
+double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+
 }  // namespace
 
-double mutual_information(std::span<const int64_t> yes, std::span<const int64_t> all) {
-  double num_yes = 0, num = 0, bits = 0;
+std::vector<double> information_by_kind(std::span<const int64_t> yes, std::span<const int64_t> all) {
+  double num_yes = 0, num = 0;
   for (size_t i = 0; i < all.size(); ++i) {
     num_yes += static_cast<double>(yes[i]);
     num += static_cast<double>(all[i]);
   }
-  if (num == 0) return 0;
-  const auto add = [&](double joint, double one, double other) {
-    if (joint > 0) bits += joint / num * std::log2(joint * num / (one * other));
+  const auto part = [&](double joint, double one, double other) {
+    return joint > 0 ? joint / num * std::log2(joint * num / (one * other)) : 0;
   };
+  std::vector<double> bits;
   for (size_t i = 0; i < all.size(); ++i) {
     const double of_kind = static_cast<double>(all[i]), picked = static_cast<double>(yes[i]);
-    add(picked, num_yes, of_kind);
-    add(of_kind - picked, num - num_yes, of_kind);
+    bits.push_back(std::max(0.0, part(picked, num_yes, of_kind) + part(of_kind - picked, num - num_yes, of_kind)));
   }
-  return std::max(0.0, bits);
+  return bits;
 }
 
 Json build_atlas(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Document> documents,
@@ -237,19 +279,23 @@ Json build_atlas(Scorer& scorer, const Tokenizer& tokenizer, std::span<const Doc
     const size_t within = static_cast<size_t>(component.id - first);
     const std::string name =
         domain.components.empty() ? fmt::format("{} {}", domain.name, within) : domain.components[within];
+    const double share = static_cast<double>(component.picks.size()) / static_cast<double>(num_tokens);
     Json one = {{"name", name},
                 {"layer", component.layer},
                 {"id", component.id},
                 {"owner", owner[static_cast<size_t>(component.id)]},
                 {"bank", bank_of(hierarchy, component.id)},
-                {"share", static_cast<double>(component.picks.size()) / static_cast<double>(num_tokens)},
-                {"class_bits", mutual_information(classes, class_tokens)},
-                {"domain_bits", mutual_information(of_domain, domain_tokens)},
+                {"share", share},
+                {"class_bits", sum(information_by_kind(classes, class_tokens))},
+                {"domain_bits", sum(information_by_kind(of_domain, domain_tokens))},
+                {"picked_for",
+                 {{"classes", picked_for(kTokenClasses, classes, class_tokens, share, 2)},
+                  {"domains", picked_for(domains, of_domain, domain_tokens, share, 1)}}},
                 {"classes", shares(classes, class_tokens)},
                 {"domains", shares(of_domain, domain_tokens)},
                 {"dead", dead},
                 {"contexts", contexts_of(component, windows, tokenizer, options.contexts)}};
-    if (!component.picks.empty()) add_removal(scorer, windows, component, options.removal_windows, one);
+    if (!component.picks.empty()) add_removal(scorer, windows, component, options, one);
     if (dead) json["dead"].push_back(fmt::format("layer {}, {}", component.layer, name));
     json["components"].push_back(std::move(one));
     if (options.progress) options.progress(static_cast<double>(i + 1), static_cast<double>(components.size()));

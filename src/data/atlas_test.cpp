@@ -62,6 +62,7 @@ TEST(Atlas, SaysWhatAComponentIsFor) {
   EXPECT_NEAR(digits["removal"]["digit"][0].get<double>(), 2, 1e-6);
   EXPECT_EQ(digits["removal"]["digit"][1], 4);  // the last digit is not routed: nothing follows it
   EXPECT_NEAR(digits["removal"]["word piece"][0].get<double>(), 0, 1e-6);
+  EXPECT_EQ(digits["picked_for"], Json::parse(R"({"classes": [], "domains": []})"));  // for all alike
   EXPECT_FALSE(digits["dead"].get<bool>());
   EXPECT_EQ(digits["contexts"][0][1].get<std::string>().size(), 1u);
   const Json& never = atlas["components"][2];
@@ -73,12 +74,75 @@ TEST(Atlas, SaysWhatAComponentIsFor) {
 
 TEST(Atlas, MutualInformation) {
   const std::vector<int64_t> all = {50, 50};
-  EXPECT_NEAR(mutual_information(std::vector<int64_t>{50, 0}, all), 1, 1e-12);  // being picked tells the kind
-  EXPECT_NEAR(mutual_information(std::vector<int64_t>{20, 20}, all), 0, 1e-12);
+  const auto mutual_information = [&](const std::vector<int64_t>& yes) {
+    const std::vector<double> bits = information_by_kind(yes, all);
+    return bits[0] + bits[1];
+  };
+  EXPECT_NEAR(mutual_information({50, 0}), 1, 1e-12);  // being picked tells the kind
+  EXPECT_NEAR(mutual_information({20, 20}), 0, 1e-12);
   // By hand: p(yes) = 0.4; H(yes) - mean of H(0.6), H(0.2).
   const auto entropy = [](double p) { return -p * std::log2(p) - (1 - p) * std::log2(1 - p); };
-  EXPECT_NEAR(mutual_information(std::vector<int64_t>{30, 10}, all), entropy(0.4) - (entropy(0.6) + entropy(0.2)) / 2,
-              1e-12);
+  EXPECT_NEAR(mutual_information({30, 10}), entropy(0.4) - (entropy(0.6) + entropy(0.2)) / 2, 1e-12);
+  const std::vector<double> bits = information_by_kind(std::vector<int64_t>{30, 10}, all);  // p(kind) KL(0.6 || 0.4)
+  EXPECT_NEAR(bits[0], 0.5 * (0.6 * std::log2(0.6 / 0.4) + 0.4 * std::log2(0.4 / 0.6)), 1e-12);
+  EXPECT_EQ(information_by_kind(std::vector<int64_t>{0, 0}, std::vector<int64_t>{0, 0}), (std::vector<double>{0, 0}));
+}
+
+// One component of K = 1 for digits in code alone, the other for the rest.
+class Split : public Scorer {
+ public:
+  int vocab_size() const override { return 265; }
+  int context_length() const override { return 8; }
+  std::vector<ScoredText> score(std::span<const std::vector<int32_t>> texts, std::span<const int>,
+                                std::span<const Route> replay) override {
+    scored_windows += replay.empty() ? 0 : static_cast<int>(texts.size());
+    std::vector<ScoredText> scored;
+    for (const std::vector<int32_t>& text : texts) {
+      ScoredText& one = scored.emplace_back();
+      Route& route = one.route;
+      route.num_tokens = static_cast<int>(text.size()) - 1;
+      route.num_domains = route.num_layers = route.num_active = 1;
+      for (int t = 0; t < route.num_tokens; ++t) {
+        const int32_t token = text[static_cast<size_t>(t)];
+        route.components_TLK.push_back(token >= '0' && token <= '9' ? 1 : 0);
+        route.weights_TLK.push_back(1);
+        one.log_probs.push_back(-1);
+      }
+    }
+    return scored;
+  }
+  int scored_windows = 0;
+};
+
+TEST(Atlas, NamesTheClassesAndTheDomainThatAComponentIsPickedFor) {
+  const Tokenizer tokenizer = Tokenizer::from_json(small_tokenizer().dump(), "small tokenizer");
+  const std::vector<Document> documents = {{.text = "123456712345671234567", .domain = "code"},
+                                           {.text = "wwwwwww.wwwwww", .domain = "prose"}};
+  Split scorer;
+  Hierarchy h;
+  h.domains = {{"all", 2, false, {}}};
+  h.num_active = 1;
+  const Json digits = build_atlas(scorer, tokenizer, documents, h)["components"][1];
+  ASSERT_EQ(digits["picked_for"]["classes"].size(), 1u) << digits["picked_for"].dump();
+  EXPECT_EQ(digits["picked_for"]["classes"][0][0], "digit");
+  EXPECT_NEAR(digits["picked_for"]["classes"][0][1].get<double>(), 1 / digits["share"].get<double>(), 1e-9);
+  EXPECT_EQ(digits["picked_for"]["domains"][0][0], "code");
+}
+
+// The busiest window has no full stop: another one is measured for its sake, and no more than that.
+TEST(Atlas, ARemovalIsMeasuredForEveryClass) {
+  const Tokenizer tokenizer = Tokenizer::from_json(small_tokenizer().dump(), "small tokenizer");
+  const std::vector<Document> documents = {{.text = "wwwwwwwwwwwwwwwwwwwwwwwwwwww12345.7", .domain = "code"}};
+  Split scorer;
+  Hierarchy h;
+  h.domains = {{"all", 2, false, {}}};
+  h.num_active = 1;
+  AtlasOptions options;
+  options.removal_windows = 1;
+  options.class_tokens = 1;
+  const Json rest = build_atlas(scorer, tokenizer, documents, h, options)["components"][0];
+  EXPECT_EQ(rest["removal"].size(), 3u) << rest["removal"].dump();  // the start of a text too
+  EXPECT_EQ(scorer.scored_windows, 2 + 1);                          // and one for the other component
 }
 
 }  // namespace
