@@ -25,7 +25,9 @@ void add_score_command(CLI::App& app) {
       "Reads one JSON array of token ids a line; prints one JSON object a line with the route.");
   command->callback([args] {
     at::set_num_threads(args->threads > 0 ? args->threads : num_cpus());
-    const Model model = load_model(args->model, "cpu", args->float64 ? at::kDouble : at::kFloat);
+    const ModelFolder folder = open_model(args->model);
+    const at::ScalarType precision = args->float64 ? at::kDouble : at::kFloat;
+    const Model model(folder.architecture, Parameters(folder, precision), precision);
     std::vector<at::Tensor> logits;
     std::vector<TensorToWrite> tensors;
     int64_t number = 0;

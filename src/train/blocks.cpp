@@ -87,11 +87,15 @@ Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::Sc
   return {at::cos(angle).to(table), at::sin(angle).to(table)};
 }
 
-at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary) {
+namespace {
+
+at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary) {  // [R, H, T, h]
   const auto halves = x_RHTh.chunk(2, -1);
   const at::Tensor cos = rotary.cos_RTh.unsqueeze(1), sin = rotary.sin_RTh.unsqueeze(1);
   return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1).to(x_RHTh.scalar_type());
 }
+
+}  // namespace
 
 Visible causal(const at::Tensor& starts_RT, const at::Tensor& like) {
   const at::Tensor t = at::arange(starts_RT.size(1), starts_RT.options());

@@ -24,8 +24,6 @@ struct Rotary {
 // `dtype`: the model's; under bf16 the tables are f32. `divisors`: Trunk::rope_divisors.
 Rotary rotary(const at::Tensor& positions_RT, int head_dim, double theta, at::ScalarType dtype,
               const std::vector<double>& divisors = {});
-// Applied to [R, H, T, h].
-at::Tensor rotate_heads(const at::Tensor& x_RHTh, const Rotary& rotary);
 
 // What each token sees: the keys [begin, end) of its row, int32 [R, T]. `mask` is the same as an additive [R, 1, T, T]
 // (0 or -inf), made only for the precisions and devices that the kernels don't serve.

@@ -34,6 +34,7 @@ inline at::Tensor as_multiplied(const at::Tensor& tensor, bool in_bf16) {
 class FactorTensor {
  public:
   FactorTensor(const at::Tensor& tensor, bool in_bf16) : tensor_(as_multiplied(tensor, in_bf16)) {}
+  // The matrix that begins at that element, its rows `stride` elements apart.
   Factor from(int64_t element, int64_t stride, bool transposed = false) const;
   // The rows with these numbers, one after the other, in the calling thread's scratch(slot). Slots up to 7 are
   // callers'.

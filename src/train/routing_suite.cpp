@@ -187,7 +187,7 @@ class Suite {
     return share(right, static_cast<int64_t>(texts_.size()));
   }
 
-  // The teacher on the same 512 tokens, read as up to three texts whose log-probabilities are averaged.
+  // The teacher on the same 512 tokens, read as texts of kTeacherBytes whose log-probabilities are averaged.
   Json teacher() const {
     Json report = {{"teacher_accuracy", nullptr}, {"agreement", nullptr}};
     if (!options_.teacher) return report;

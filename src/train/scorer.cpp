@@ -23,8 +23,8 @@ void check_tokens(const std::vector<int32_t>& tokens, int vocab_size) {
 }
 
 // Rows of the texts' tokens but the last; what pads a short row is a piece of its own, so nothing sees it.
-PackedRows pack_texts(const Model& model, std::span<const std::vector<int32_t>> texts,
-                      std::span<const int> domain_labels, bool with_targets) {
+PackedRows rows_of(const Model& model, std::span<const std::vector<int32_t>> texts, std::span<const int> domain_labels,
+                   bool with_targets) {
   size_t longest = 0;
   const size_t cut = with_targets ? 1 : 0;
   for (const auto& text : texts) {
@@ -64,7 +64,7 @@ std::vector<ScoredText> ModelScorer::score(std::span<const std::vector<int32_t>>
     }
     return scored;
   }
-  const PackedRows rows = pack_texts(model_, texts, domain_labels, true);
+  const PackedRows rows = rows_of(model_, texts, domain_labels, true);
   const Forward forward = model_.forward(rows, options_);
   const at::Tensor hidden_SD = forward.hidden_RTD.reshape({-1, forward.hidden_RTD.size(-1)});
   const at::Tensor log_probs =
@@ -82,7 +82,7 @@ std::vector<ScoredText> ModelScorer::score(std::span<const std::vector<int32_t>>
 at::Tensor logits_of(const Model& model, const std::vector<int32_t>& tokens, const RoutingOptions& options,
                      Route* route) {
   const at::NoGradGuard no_grad;
-  const PackedRows rows = pack_texts(model, {&tokens, 1}, {}, false);
+  const PackedRows rows = rows_of(model, {&tokens, 1}, {}, false);
   const Forward forward = model.forward(rows, options);
   if (route) *route = route_of_row(model.architecture(), rows, forward, 0, rows.num_tokens);
   return project(forward.hidden_RTD[0], model.head()).to(at::kCPU, at::kFloat);
@@ -95,11 +95,6 @@ at::Device device_named(const std::string& name) {
                 "use --train.device=cpu, or install torch's CUDA wheel in .venv");
   }
   return at::kCUDA;
-}
-
-Model load_model(const std::filesystem::path& model_or_run, const std::string& device, at::ScalarType dtype) {
-  const ModelFolder folder = open_model(model_or_run);
-  return Model(folder.architecture, Parameters(folder, dtype, device_named(device)), dtype);
 }
 
 }  // namespace tessera

@@ -1,7 +1,5 @@
 // core/scorer.h on a LibTorch model.
 #pragma once
-#include <filesystem>
-
 #include "core/scorer.h"
 #include "train/model.h"
 
@@ -21,13 +19,12 @@ class ModelScorer : public Scorer {
   RoutingOptions options_;
 };
 
-// Logits [T, V] (f32, CPU) of one text, and its route when asked for.
+// Logits [T, V] (f32, CPU) of one text, and its route when asked for. Throws Error{kData} for a token that is not in
+// the vocabulary, as ModelScorer does.
 at::Tensor logits_of(const Model& model, const std::vector<int32_t>& tokens, const RoutingOptions& options = {},
                      Route* route = nullptr);
 
 // "cpu" or "cuda"; throws Error{kConfig} when there is no such device here.
 at::Device device_named(const std::string& name);
-Model load_model(const std::filesystem::path& model_or_run, const std::string& device = "cpu",
-                 at::ScalarType dtype = at::kFloat);
 
 }  // namespace tessera
