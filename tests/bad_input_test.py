@@ -1,4 +1,4 @@
-"""Bad input against the real programs (issue 3): exit code 2, one line "error: ..." that names the thing, a hint where
+"""Bad input against the real programs: exit code 2, one line "error: ..." that names the thing, a hint where
 there is something to do, and nothing half-written left behind. TESSERA_BIN and TESSERA_TRAIN_BIN name other builds."""
 
 import json

@@ -98,6 +98,39 @@ def test_an_interval_covers_the_spread_of_documents():
     assert low < value < high and (high - low) / 2 == pytest.approx(1.96 * expected, rel=0.15)
 
 
+def pair_of(ours: list[float], theirs: list[float], sources: list[str]) -> tuple[dict, dict]:
+    side = lambda bits: {"bpb": {d: sum(bits) / 4 for d in DOMAINS}, "details": {"heldout": {  # noqa: E731
+        "domains": list(DOMAINS), "domain": sum([[d] * len(bits) for d in range(4)], []), "source": sources * 4, "bytes": [1000] * 4 * len(bits), "bits": bits * 4}}}
+    return side(ours), side(theirs)
+
+
+def test_an_interval_covers_the_spread_of_seeds():
+    pairs = [pair_of([99.0] * 8, [100.0] * 8, ["s"] * 8), pair_of([101.0] * 8, [100.0] * 8, ["s"] * 8)]
+    value, low, high = compare_report.change_of(pairs, "mean")  # of two seeds one may be drawn twice
+    assert value == pytest.approx(0) and low == pytest.approx(-1) and high == pytest.approx(1)
+    value, low, high = compare_report.change_by_t(pairs, "mean")  # standard error 1 % (deviation sqrt 2, two seeds)
+    assert value == pytest.approx(0) and (low, high) == (pytest.approx(-12.706), pytest.approx(12.706))
+    assert compare_report.change_by_t(pairs[:1], "mean") is None
+
+
+def test_what_one_source_does_is_not_taken_for_many_documents():
+    sources = ["a"] * 4 + ["b"] * 4
+    pairs = [pair_of([98.0] * 4 + [100.0] * 4, [100.0] * 8, sources)] * 3
+    _, _, high = compare_report.change_of(pairs, "code")
+    _, _, high_by_source = compare_report.change_of(pairs, "code", "source")
+    assert high < -0.1 and high_by_source == pytest.approx(0)  # source b drawn twice
+    assert compare_report.by_source(pairs)["code", "a"] == pytest.approx(-2)
+
+
+def test_tables_of_more_seeds_hold_those_that_all_have(out):
+    plan = {"core": {"seeds": [1, 2, 3], "variants": {"mhc-75-100": {}, "flat-32": {}}}, "more seeds": {"seeds": [4], "variants": {"mhc-75-100": {}, "flat-32": {}}}}
+    write_result(out / "results", "flat-32", 4, 1.0)
+    (out / "plan.json").write_text(json.dumps(plan))
+    assert compare_report.main(["--out", str(out), "--plan", str(out / "plan.json")]) == 0
+    page = (out / "README.md").read_text()
+    assert "all of these have: 1, 2, 3." in page and "| flat-32 | 4 |" not in page
+
+
 def test_missing_variants_are_named_missing(out):
     run(out)
     page = (out / "README.md").read_text()

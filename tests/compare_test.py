@@ -64,6 +64,21 @@ def test_finished_runs_are_skipped_and_broken_ones_go_on(folder):
         assert result(folder, "broken", name) == result(folder, "whole", name)
 
 
+def test_figures_are_what_the_documents_give(folder):
+    compare(folder, "whole")
+    figures = result(folder, "whole", "wide")
+    for part, bpb in (("heldout", figures["bpb"]), ("cross", {"cross": figures["cross_bpb"]}), ("spliced", {"spliced": figures["spliced_bpb"]})):
+        details = figures["details"][part]
+        by_domain = {name: [0.0, 0] for name in details["domains"]}
+        for domain, bits, size in zip(details["domain"], details["bits"], details["bytes"]):
+            sums = by_domain[details["domains"][domain]]
+            sums[0] += bits
+            sums[1] += size
+        assert set(by_domain) == set(bpb), part
+        for name, (bits, size) in by_domain.items():
+            assert bpb[name] == pytest.approx(bits / size, rel=1e-4), (part, name)
+
+
 def test_a_variant_may_have_data_of_its_own(folder):
     write_documents(folder / "again.jsonl", ["code", "prose"], 2)
     with (folder / "again.jsonl").open("a") as file:
@@ -83,6 +98,7 @@ def test_a_variant_may_have_data_of_its_own(folder):
 
 
 def test_a_result_of_another_config_is_never_overwritten(folder):
+    compare(folder, "whole")
     changed = run(TRAIN, "compare", "plan", "--out", "whole", "--runs", "whole-runs", "--only", "narrow", "--train.steps=110", cwd=folder, ok=False)
     assert changed.returncode == 2 and "comes from another config" in changed.stderr
     assert result(folder, "whole", "narrow")["steps"] == 100

@@ -94,7 +94,7 @@ def test_distil_calibrates_and_training_keeps_the_router(folder):
     assert all((after[name] == value).all() for name, value in before.items()) and "domain_router.embedding" in before
 
 
-def test_suite_has_the_fields_of_the_issue(folder):
+def test_suite_has_its_fields(folder):
     report = last_json(run(TRAIN, "eval", "runs/tiny", "--suite", "routing", "--json", "--decisions", "d.jsonl", cwd=folder))
     assert report["accuracy_documents"] > 0.9 and report["accuracy_chunks"] > 0.9 and report["macro_f1"] > 0.9
     assert 0 <= report["ece"] < 0.2 and report["linear_baseline_accuracy"] > 0.9 and report["teacher_accuracy"] is None

@@ -6,7 +6,7 @@
 
 Writes README.md (tables, criteria), summary.json, criteria.json, curves.svg and ablations.svg. What has no result is
 shown as missing. Intervals: 95 %, paired bootstrap (percentile) over documents (or items) and seeds together; beside it
-Student's t over the seeds' changes, which knows that three seeds are few.
+the same over sources instead of documents, and Student's t over the seeds' changes, which knows that three seeds are few.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Results:
         for path in sorted(folder.glob("*.json")):
             result = json.loads(path.read_text())
             drawn = (result["seed"], result["steps"], json.dumps({k: v for k, v in result["config"]["data"].items() if k != "path"}, sort_keys=True))
-            for what, key in (("data_hash", result["config"]["data"].get("path")), ("suite_hash", "suite"), ("batch_hash", drawn)):
+            for what, key in (("data_hash", result["config"]["data"].get("path")), ("suite_hash", "suite"), ("batch_hash", drawn), ("spliced_hash", "spliced")):
+                if what not in result:
+                    continue  # made before there was spliced text
                 first = seen.setdefault((what, key), (result[what], path.name))
                 if first[0] != result[what]:
                     raise SystemExit(f"error: {path.name} and {first[1]} differ in {what}: they are not comparable\n"
@@ -56,9 +58,12 @@ class Results:
         return [result for _, result in sorted(self.by_variant[variant].items())]
 
     def tabled(self, variant: str, plan: dict, group: str = "") -> list[dict]:
-        """Those of the seeds that all variants of the group have: means over other seeds can't be compared. Of an ablation all."""
+        """Those of the group's seeds, for means over other seeds can't be compared. Of an ablation all."""
         group = group or next((g for g in ("core", "balanced") if variant in plan.get(g, {"variants": ()})["variants"]), "")
         return [result for result in self[variant] if not group or result["seed"] in plan[group]["seeds"]]
+
+    def seeds_of_all(self, variants: list[str]) -> list[int]:
+        return sorted(set.intersection(*(set(self.by_variant[v]) for v in variants))) if variants else []
 
     def pair(self, ours: str, theirs: str) -> list[tuple[dict, dict]]:
         """The results of both on the seeds that both have."""
@@ -81,14 +86,18 @@ def interval(estimate: float, samples: np.ndarray) -> Interval:
     return float(estimate), float(lower), float(upper)
 
 
-def bits_by_domain(results: list[dict], part: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Of each domain: bits [seeds, documents] and bytes [documents]."""
+def bits_by_domain(results: list[dict], part: str, of: str = "document") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of each domain: bits [seeds, documents] and bytes [documents]; or of its sources instead."""
     bits, size = {}, {}
     first = results[0]["details"][part]
     domain = np.array(first["domain"])
     for index, name in enumerate(first["domains"]):
         bits[name] = np.array([np.array(r["details"][part]["bits"])[domain == index] for r in results])
         size[name] = np.array(first["bytes"], dtype=float)[domain == index]
+        if of == "source":
+            sources = np.array(first["source"])[domain == index]
+            is_of = (sources[:, None] == np.unique(sources)).astype(float)  # [documents, sources]
+            bits[name], size[name] = bits[name] @ is_of, size[name] @ is_of
     return bits, size
 
 
@@ -102,12 +111,12 @@ def by_name(bits_domains: list[dict], part: str) -> None:
             details["domains"] = order
 
 
-def bpb_change(pairs: list[tuple[dict, dict]], part: str, domains: tuple[str, ...]) -> Interval:
-    """Change of bits per byte in per cent, ours against theirs: the mean over `domains` of the domains' bits per byte."""
+def bpb_change(pairs: list[tuple[dict, dict]], part: str, domains: tuple[str, ...], of: str = "document") -> Interval:
+    """Change of bits per byte in per cent, ours against theirs: the mean over `domains` of the domains' bits per byte. What is drawn beside seeds: documents, or sources."""
     rng = np.random.default_rng(1)
     by_name([r for pair in pairs for r in pair], part)
-    ours, size = bits_by_domain([a for a, _ in pairs], part)
-    theirs, _ = bits_by_domain([b for _, b in pairs], part)
+    ours, size = bits_by_domain([a for a, _ in pairs], part, of)
+    theirs, _ = bits_by_domain([b for _, b in pairs], part, of)
     seeds = draws(len(pairs), rng) / len(pairs)
     total = {"ours": 0.0, "theirs": 0.0}
     sampled = {"ours": np.zeros(RESAMPLES), "theirs": np.zeros(RESAMPLES)}
@@ -219,18 +228,31 @@ def criteria(results: Results, planned: set[str]) -> list[dict]:
         if pairs:
             change = change_of(pairs, what)
             by_t = change_by_t(pairs, what)
+            if what not in ("accuracy", "spliced"):
+                row["source_interval_percent"] = list(change_of(pairs, what, "source")[1:])
             row |= {"change_percent": change[0], "interval_percent": list(change[1:]), "status": "pass" if passes(change) else "fail",
                     "t_interval_percent": by_t and list(by_t[1:]), "t_status": by_t and ("pass" if passes(by_t) else "fail")}
         rows.append(row)
     return rows
 
 
-def change_of(pairs: list[tuple[dict, dict]], what: str) -> Interval:
+def change_of(pairs: list[tuple[dict, dict]], what: str, of: str = "document") -> Interval:
     if what == "accuracy":
         return accuracy_change(pairs)
     if what in ("cross", "spliced"):
-        return bpb_change(pairs, what, (what,))
-    return bpb_change(pairs, "heldout", DOMAINS if what == "mean" else (what,))
+        return bpb_change(pairs, what, (what,), of)
+    return bpb_change(pairs, "heldout", DOMAINS if what == "mean" else (what,), of)
+
+
+def by_source(pairs: list[tuple[dict, dict]]) -> dict[tuple[str, str], float]:
+    """{(domain, source): change of its bits in per cent, mean over the seeds}."""
+    sums: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for pair in pairs:
+        for who, result in enumerate(pair):
+            details = result["details"]["heldout"]
+            for domain, source, bits in zip(details["domain"], details["source"], details["bits"]):
+                sums[details["domains"][domain], source][who] += bits
+    return {key: 100 * (ours / theirs - 1) for key, (ours, theirs) in sorted(sums.items())}
 
 
 # ---- the page ------------------------------------------------------------------------------------------------------
@@ -307,13 +329,14 @@ def pair_table(core: list[str], results: Results) -> list[str]:
     rivals["mhc-trunk-balanced"].append("mhc-trunk")
     rivals["mhc-trunk-no-sharing-balanced"] = ["flat-32", "flat-24", "flat-24-dense-first"]
     rivals |= {"mhc-progressive": ["mhc-trunk", "flat-32", "flat-24"]}
-    lines = head(["variant", "against", "seeds", "mean bits/byte", "by seed", "by t", "cross bits/byte", "by t", "choices"])
+    lines = head(["variant", "against", "seeds", "mean bits/byte", "by seed", "by source", "by t", "cross bits/byte", "by source", "by t", "choices"])
     for ours, others in rivals.items():
         for theirs in others:
             if pairs := results.pair(ours, theirs):
                 by_seed = ", ".join(f"{100 * (mean_bpb(a) / mean_bpb(b) - 1):+.2f}" for a, b in pairs)
-                lines.append(row([ours, theirs, str(len(pairs)), shown(change_of(pairs, "mean")), by_seed, span(change_by_t(pairs, "mean")),
-                                  shown(change_of(pairs, "cross")), span(change_by_t(pairs, "cross")), shown(change_of(pairs, "accuracy"))]))
+                spans = {w: [shown(change_of(pairs, w)), span(change_of(pairs, w, "source")), span(change_by_t(pairs, w))] for w in ("mean", "cross")}
+                spans["mean"].insert(1, by_seed)
+                lines.append(row([ours, theirs, str(len(pairs)), *spans["mean"], *spans["cross"], shown(change_of(pairs, "accuracy"))]))
     return lines if len(lines) > 2 else []
 
 
@@ -350,12 +373,22 @@ def size_table(results: Results) -> list[str]:
     return lines
 
 
+def source_table(results: Results) -> list[str]:
+    """Change of each held-out source's bits: whether a mean is of many sources or of one."""
+    listed = [("mhc-75-100", "flat-32"), ("mhc-trunk", "flat-32"), ("mhc-trunk-balanced", "flat-32"), ("mhc-trunk-balanced", "flat-24"), ("mhc-trunk-no-sharing-balanced", "flat-32")]
+    changes = {f"{ours} / {theirs}": by_source(pairs) for ours, theirs in listed if (pairs := results.pair(ours, theirs))}
+    if not changes:
+        return []
+    lines = ["", "## By source", "", "Change of the bits of each held-out source, %, mean over the seeds.", ""] + head(["domain, source", *changes])
+    return lines + [row([", ".join(key), *[f"{change[key]:+.2f}" for change in changes.values()]]) for key in next(iter(changes.values()))]
+
+
 def criteria_table(rows: list[dict]) -> list[str]:
-    text = head(["criterion", "status", "change", "seeds", "by t over seeds"])
+    text = head(["criterion", "status", "change", "seeds", "by source", "by t over seeds"])
     for r in rows:
         change = shown((r["change_percent"], *r["interval_percent"])) if "change_percent" in r else ""
         by_t = f"{r['t_status']} {span((0.0, *r['t_interval_percent']))}" if r.get("t_status") else "–"
-        text.append(row([r["criterion"], r["status"], change, str(r["seeds"]), by_t]))
+        text.append(row([r["criterion"], r["status"], change, str(r["seeds"]), span((0.0, *r["source_interval_percent"])) if "source_interval_percent" in r else "–", by_t]))
     return text
 
 
@@ -373,12 +406,13 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
             f"(log-probability a byte), chance 25.00 %, and `by gain`, log p(answer | context) - log p(answer); items: {', '.join(f'{t} {n}' for t, n in counts.items()) or 'none yet'}. Mean ± standard deviation over the seeds that all have; more seeds of some are in the pairs below.",
             "`dead`: components that take under 0.1 % of their own domain's tokens, least and most over the seeds.",
-            "How to read it: the bootstrap draws from three to five seeds, which is too narrow; `by t` is Student's t over the seeds' changes, as wide as so few allow. Documents are drawn as if independent, but come from",
-            "3 to 10 sources a domain. Designs were chosen on these same held-out texts. Some runs were made on a GPU, some on CPUs, over weeks of changes to the program: rounding alone moves the mean by 0.1 %.",
+            "How to read it: the bootstrap draws documents as if independent, and seeds of which there are few, so its intervals are too narrow. `by source` draws the sources (3 to 10 a domain) instead of the documents;",
+            "`by t` is Student's t over the seeds' changes, as wide as so few allow. Designs were chosen on these same held-out texts. Some runs were made on a GPU, some on CPUs, over weeks of changes to the program:",
+            "rounding alone moves the mean by 0.1 %.",
             "Where `choices` are at chance, read nothing into differences of them.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
     text += variant_table(core, results, plan, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
-            "Change of mhc-75-100 (or what is named) against the other; `status` is by the 95 % paired bootstrap over documents and seeds, the last column by Student's t over the seeds.",
+            "Change of mhc-75-100 (or what is named) against the other; `status` is by the 95 % paired bootstrap over documents and seeds, the last columns as above.",
             ""]
     text += criteria_table(rows)
     if "coarse" in results:
@@ -388,14 +422,15 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     gain = shown(accuracy_change(pairs)) if pairs else "missing"
     by_gain = shown(accuracy_change(pairs, "choices_by_gain")) if pairs else "missing"
     text += ["", f"Cross-domain accuracy of mhc-75-100 relative to flat-32: {gain} (by gain: {by_gain}); the published claim is +{PUBLISHED_GAIN:.0f} %."]
+    text += source_table(results)
     if "balanced" in plan:
         text += ["", "## With a livelier selection bias", "", plan["balanced"]["about"][:1].upper() + plan["balanced"]["about"][1:] + ".", ""]
         text += variant_table(list(plan["balanced"]["variants"]), results, plan, speeds)
     if "more seeds" in plan:
-        every = plan["core"]["seeds"] + plan["more seeds"]["seeds"]
-        text += ["", f"## On {len(every)} seeds", "", "What the headline pairs are made of, over the same seeds, the balanced kinds included.", ""]
-        group = {"more": {"seeds": every}}
-        text += variant_table([n for g in ("more seeds", "balanced") if g in plan for n in plan[g]["variants"]], results, plan | group, speeds, "more")
+        names = [n for g in ("more seeds", "balanced") if g in plan for n in plan[g]["variants"]]
+        every = results.seeds_of_all([n for n in names if n in results])
+        text += ["", "## What the headline pairs are made of", "", f"Over the seeds that all of these have: {', '.join(map(str, every))}.", ""]
+        text += variant_table(names, results, plan | {"all": {"seeds": every}}, speeds, "all")
     if "ablations" in plan:
         text += ["", "## Ablations", "", "2M tokens unless it says otherwise; of one seed the interval is over documents alone.", ""]
         text += ablation_table(ablations) + ["", "![ablations](ablations.svg)", ""] + variant_table(others, results, plan, speeds)

@@ -294,7 +294,7 @@ TEST_F(Trainer, ARunThatFellBackPastABrokenCheckpointIsWhatItIsNow) {
   EXPECT_TRUE(is_finished(first.run, c));
 }
 
-TEST_F(Trainer, ARunIsOneProcesssAndItsDataMayMove) {
+TEST_F(Trainer, ARunIsOneProcessAndItsDataMayMove) {
   Config c = config("moves");
   c.train.steps = 2;
   c.train.optimizer.schedule = "wsd";
@@ -315,8 +315,12 @@ TEST_F(Trainer, ARunIsOneProcesssAndItsDataMayMove) {
 TEST_F(Trainer, CtrlCFinishesTheStepAndSaves) {
   Config c = config("interrupted");
   c.train.steps = 100000;
-  std::jthread presses([] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  const fs::path log = runs_.path() / "interrupted" / "metrics.jsonl";
+  std::jthread presses([&](const std::stop_token& stop) {
+    std::error_code not_there;
+    while (!stop.stop_requested() && (!fs::exists(log) || fs::file_size(log, not_there) == 0)) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
     std::raise(SIGINT);
   });
   const TrainResult result = train(c, options());
