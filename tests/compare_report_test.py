@@ -21,10 +21,10 @@ def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", do
     noise = np.random.default_rng(seed).normal(0, 0.001)
     size = 1000
     details = {
-        "heldout": {"domains": list(domains), "domain": sum([[i] * 30 for i in range(4)], []), "source": ["s"] * 120,
+        "heldout": {"domains": list(domains), "domain": sum([[i] * 30 for i in range(4)], []), "sources": ["s"], "source": [0] * 120,
                     "bytes": [size] * 120, "bits": [x * (factor + noise) for d in domains for x in cost[d]]},
-        "cross": {"domains": ["cross"], "domain": [0] * 30, "source": ["s"] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["cross"]]},
-        "spliced": {"domains": ["spliced"], "domain": [0] * 30, "source": ["spliced"] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["spliced"]]},
+        "cross": {"domains": ["cross"], "domain": [0] * 30, "sources": ["s"], "source": [0] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["cross"]]},
+        "spliced": {"domains": ["spliced"], "domain": [0] * 30, "sources": ["spliced"], "source": [0] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["spliced"]]},
         "choices": {t: "".join("1" if r < accuracy else "0" for r in np.random.default_rng(3).random(400)) for t in compare_report.TASKS},
     }
     details["choices_by_gain"] = details["choices"]
@@ -100,7 +100,7 @@ def test_an_interval_covers_the_spread_of_documents():
 
 def pair_of(ours: list[float], theirs: list[float], sources: list[str]) -> tuple[dict, dict]:
     side = lambda bits: {"bpb": {d: sum(bits) / 4 for d in DOMAINS}, "details": {"heldout": {  # noqa: E731
-        "domains": list(DOMAINS), "domain": sum([[d] * len(bits) for d in range(4)], []), "source": sources * 4, "bytes": [1000] * 4 * len(bits), "bits": bits * 4}}}
+        "domains": list(DOMAINS), "domain": sum([[d] * len(bits) for d in range(4)], []), "sources": sorted(set(sources)), "source": [sorted(set(sources)).index(s) for s in sources] * 4, "bytes": [1000] * 4 * len(bits), "bits": bits * 4}}}
     return side(ours), side(theirs)
 
 

@@ -251,7 +251,7 @@ def by_source(pairs: list[tuple[dict, dict]]) -> dict[tuple[str, str], float]:
         for who, result in enumerate(pair):
             details = result["details"]["heldout"]
             for domain, source, bits in zip(details["domain"], details["source"], details["bits"]):
-                sums[details["domains"][domain], source][who] += bits
+                sums[details["domains"][domain], details["sources"][source]][who] += bits
     return {key: 100 * (ours / theirs - 1) for key, (ours, theirs) in sorted(sums.items())}
 
 
