@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import shutil
 import signal
@@ -423,6 +424,28 @@ def test_eval_of_what_is_no_text(trained, tmp_path, text):
 
 
 # ---- runs ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_is_said_before_the_work(trained):
+    atlas = run(TRAIN, "inspect", "runs/tiny", "--atlas", "--out", "/nowhere/atlas.html", cwd=trained)
+    refused(atlas, "/nowhere/atlas.html", hint=False)
+    assert "atlas" not in atlas.stderr.replace("/nowhere/atlas.html", "")  # no progress
+
+
+def test_data_of_other_domains_says_what_to_give(trained):
+    other = run(TRAIN, "train", "tiny.json", "--name=theirs", '--model.hierarchy.domains=[{"name": "poems", "num_components": 4}, {"name": "songs", "num_components": 4}]', cwd=trained)
+    refused(other, "letters")
+    (hint,) = [line for line in other.stderr.splitlines() if line.startswith("hint:")]
+    flags = re.findall(r"--[a-z.]+='[^']*'", hint)
+    assert len(flags) == 2, hint
+    done = run(TRAIN, "train", "tiny.json", "--name=theirs", "--train.steps=1", *[f.replace("'", "") for f in flags], cwd=trained)
+    assert done.returncode == 0, done.stderr
+
+
+def test_generated_characters_are_whole(trained):
+    result = run(TESSERA, "generate", "runs/tiny", "-p", "naïve — 日本 🙂", "-n", 1, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert "naïve — 日本 🙂" in result.stdout and "\ufffd" not in result.stdout.split("▸")[0]
 
 
 def test_a_quantised_model_is_not_trained(trained):

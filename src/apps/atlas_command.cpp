@@ -64,6 +64,8 @@ void print(const Json& atlas) {
 void run_atlas(const Arguments& args) {
   const ModelFolder folder = open_model(args.model);
   const Tokenizer tokenizer = Tokenizer::from_file(folder.tokenizer());
+  const fs::path out = args.out.empty() ? fs::path(args.model) / "atlas.html" : fs::path(args.out);
+  check_writable(out);  // minutes before it is needed
   std::vector<Document> documents;
   read_documents(args.data.empty() ? heldout_of_run(args.model) : fs::path(args.data),
                  [&](Document&& d) { documents.push_back(std::move(d)); });
@@ -81,7 +83,6 @@ void run_atlas(const Arguments& args) {
   atlas["date"] = date_today();
   atlas["commit"] = commit();
   atlas["machine"] = machine_name();
-  const fs::path out = args.out.empty() ? fs::path(args.model) / "atlas.html" : fs::path(args.out);
   write_atlas_page(out, atlas);
   print(atlas);
   std::cout << "page: " << out.string() << "\n";

@@ -252,7 +252,6 @@ Outcome compare_one(const Arguments& args, const Planned& p, const Suite& suite,
     if (!train(config, options).finished) return Outcome::kInterrupted;
   }
   const Json result = result_of(args, p, config, suite, shards, trained_by);
-  fs::create_directories(file.parent_path());
   write_file_atomic(file, result.dump() + "\n");
   const bool has_choices = result.contains("cross_accuracy");
   const auto percent = [&](const char* key) { return 100 * result[key]["mean"].get<double>(); };
@@ -303,7 +302,6 @@ void time_variants(const Arguments& args, std::vector<Planned> plan) {
     std::sort(values.begin(), values.end());
     json["variants"][variant] = {{"tokens_per_s", values[values.size() / 2]}, {"steps", values.size()}};
   }
-  fs::create_directories(args.out);
   write_json_file(fs::path(args.out) / "timing.json", json);
   if (args.json) std::cout << json.dump() << "\n";
 }
@@ -317,6 +315,7 @@ void run_compare(const Arguments& args) {
     }
     return;
   }
+  fs::create_directories(fs::path(args.out) / "results");  // hours before it is needed
   if (args.time) return time_variants(args, plan);
   std::map<std::string, std::unique_ptr<const DataSet>> data_sets;
   int done = 0, skipped = 0;

@@ -51,7 +51,6 @@ Trigram count_trigram(const Config& config, int64_t steps) {
 Evaluation evaluate_with(Scorer& scorer, const Tokenizer& tokenizer, const std::vector<Document>& documents,
                          const Hierarchy& hierarchy, const std::string& what) {
   EvaluateOptions options;
-  options.max_bytes_by_domain = kEvalBytesByDomain;
   options.hierarchy = hierarchy;
   Progress progress("evaluate " + what, 10);
   options.progress = [&](double done, double total) { progress.update(done, total); };

@@ -148,7 +148,8 @@ void add_eval_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("eval", "Bits per byte by domain on labelled documents");
   add_engine_options(*command, args->engine);
   command->add_option("--data", args->data, "FILE.jsonl or .jsonl.zst of {\"text\", \"domain\"}")->required();
-  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(at_least(0));
+  command->add_option("--max-bytes", args->max_bytes, "of each domain, its sources alike; 0: everything")
+      ->check(at_least(0));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer(
       "Example: ./tessera eval runs/demo --data data/small/built/heldout.jsonl.zst --max-bytes 500000\n"

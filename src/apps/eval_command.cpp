@@ -187,7 +187,8 @@ void add_eval_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--decisions", args->routing.decisions,
                       "routing: write label and choice of each document to this JSONL file");
-  command->add_option("--max-bytes", args->max_bytes, "of each domain; 0: everything")->check(at_least(0));
+  command->add_option("--max-bytes", args->max_bytes, "of each domain, its sources alike; 0: everything")
+      ->check(at_least(0));
   command->add_option("--threads", args->threads, "0: all CPUs")->check(CLI::Range(0, kMostThreads));
   command->add_flag("--json", args->json, "last line: one JSON object");
   command->footer(

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/peak_memory.h"
 #include "data/evaluate.h"
+#include "data/sample.h"
 
 namespace tessera {
 
@@ -12,8 +13,8 @@ void evaluate_file(Scorer& scorer, const Tokenizer& tokenizer, const Hierarchy& 
                    int64_t max_bytes, bool all_domains, bool json) {
   std::vector<Document> documents;
   read_documents(data, [&](Document&& d) { documents.push_back(std::move(d)); });
+  documents = even_sample(std::move(documents), max_bytes);
   EvaluateOptions options;
-  options.max_bytes_by_domain = max_bytes;
   options.hierarchy = hierarchy;
   options.judges_level1 = all_domains;
   Progress progress("evaluate");

@@ -4,16 +4,27 @@
 #include <map>
 
 #include "base/log.h"
+#include "core/unicode.h"
 
 namespace tessera {
 namespace {
 
 constexpr size_t kColumns = 64;
 
-// The bytes with what is no UTF-8 (a character cut in two by a token) replaced, so that they can stand in JSON.
-std::string printable(std::string_view bytes) {
-  const std::string quoted = Json(bytes).dump(-1, ' ', false, Json::error_handler_t::replace);
-  return Json::parse(quoted).get<std::string>();
+// Takes the characters that are whole from the front of `bytes`; what can't become one is U+FFFD, byte by byte. A token
+// may end within a character, which then waits for the next, unless `last`.
+std::string take_characters(std::string& bytes, bool last) {
+  std::string text;
+  while (!bytes.empty()) {
+    const size_t whole = valid_utf8_prefix(bytes);
+    text += bytes.substr(0, whole);
+    bytes.erase(0, whole);
+    const bool waits = !bytes.empty() && bytes.size() < 4 && (static_cast<unsigned char>(bytes[0]) & 0xC0) == 0xC0;
+    if (bytes.empty() || (waits && !last)) break;
+    text += "\uFFFD";
+    bytes.erase(0, 1);
+  }
+  return text;
 }
 
 size_t display_width(std::string_view text) {
@@ -49,7 +60,7 @@ std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
 
 std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& a,
                             bool colour) {
-  std::string out, line;
+  std::string out, line, bytes;
   int line_begin = 0;
   auto end_line = [&](int end) {
     const std::string route = beside(g.route, a.hierarchy, line_begin, end);
@@ -61,7 +72,8 @@ std::string text_with_route(const engine::Generated& g, const Tokenizer& tokeniz
   };
   for (int i = 0; i < static_cast<int>(g.tokens.size()); ++i) {
     if (g.tokens[static_cast<size_t>(i)] == tokenizer.bos()) continue;
-    std::string piece = printable(tokenizer.token_bytes(g.tokens[static_cast<size_t>(i)]));
+    bytes += tokenizer.token_bytes(g.tokens[static_cast<size_t>(i)]);
+    std::string piece = take_characters(bytes, i + 1 == static_cast<int>(g.tokens.size()));
     if (i == g.num_prompt_tokens) piece.insert(0, "▸");  // where the model goes on
     for (char c : piece) {
       if (c == '\n') {

@@ -86,6 +86,13 @@ void write_file_atomic(const fs::path& path, std::string_view bytes) {
   }
 }
 
+void check_writable(const fs::path& path) {
+  const fs::path temporary = path.string() + ".tmp";
+  const Descriptor file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644)};
+  if (file.fd < 0) throw_file_error("cannot create", path);
+  ::unlink(temporary.c_str());
+}
+
 void sync_path(const fs::path& path) {
   Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) throw_file_error("cannot open", path);

@@ -15,6 +15,9 @@ std::string read_file(const std::filesystem::path& path);
 // Writes PATH.tmp, fsyncs and renames: a reader sees the old file or the whole new one. A full disk leaves the old.
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes);
 
+// Throws Error{kFile} when write_file_atomic could not write the file: before long work. Leaves everything as it is.
+void check_writable(const std::filesystem::path& path);
+
 // fsyncs a file or folder, so that a rename after it can't be seen before it.
 void sync_path(const std::filesystem::path& path);
 

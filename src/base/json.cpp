@@ -1,5 +1,8 @@
 #include "base/json.h"
 
+#include <algorithm>
+#include <set>
+
 #include "base/error.h"
 #include "base/files.h"
 
@@ -46,6 +49,26 @@ Json parse_json(std::string_view text, const std::string& what) {
 }
 
 Json read_json_file(const std::filesystem::path& path) { return parse_json(read_file(path), path.string()); }
+
+std::string differences(const Json& there, const Json& here) {
+  const Json theirs = there.flatten(), mine = here.flatten();  // by "/train/steps"
+  std::set<std::string> keys;
+  for (const Json* json : {&theirs, &mine}) {
+    for (const auto& [key, unused] : json->items()) keys.insert(key);
+  }
+  const auto shown = [](const Json& json, const std::string& key) {
+    return json.contains(key) ? json[key].dump() : "nothing";
+  };
+  std::string text;
+  for (const std::string& key : keys) {
+    const std::string a = shown(theirs, key), b = shown(mine, key);
+    if (a == b) continue;
+    std::string name = key.substr(1);
+    std::replace(name.begin(), name.end(), '/', '.');
+    text += (text.empty() ? "" : "; ") + name + ": " + a + " there, " + b + " here";
+  }
+  return text;
+}
 
 void write_json_file(const std::filesystem::path& path, const Json& json) {
   write_file_atomic(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");

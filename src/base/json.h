@@ -53,6 +53,8 @@ class JsonGuard {
 // Throws Error{kData} naming `what` (a file or a place) and the position of the fault, or the key that is there twice.
 Json parse_json(std::string_view text, const std::string& what);
 Json read_json_file(const std::filesystem::path& path);
+// "train.steps: 20 there, 30 here; ..." of what differs.
+std::string differences(const Json& there, const Json& here);
 // Written beside and renamed, with a final newline.
 void write_json_file(const std::filesystem::path& path, const Json& json);
 

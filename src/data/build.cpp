@@ -238,7 +238,7 @@ Json data_set_stats(const fs::path& folder) {
     if (row.value("split", "") == "train")
       licences[{row.value("domain", ""), row.value("source", "")}] = row.value("licences", std::vector<std::string>());
   }
-  const Tokenizer tokenizer = Tokenizer::from_file(folder / "tokenizer.json");
+  const Tokenizer tokenizer = shards.tokenizer();
   Totals totals;
   std::vector<int32_t> tokens;
   for (int domain = 0; domain < static_cast<int>(shards.domains().size()); ++domain) {

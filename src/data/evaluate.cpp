@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "data/sample.h"
 
 namespace tessera {
 namespace {
@@ -33,28 +32,19 @@ std::vector<std::string> domain_names(std::span<const Document> documents, const
   return met;
 }
 
-// Takes text up to the limit, tokenises it and fills `result` but for its losses. Gives the tokens by document.
+// Tokenises the text and fills `result` but for its losses. Gives the tokens by document.
 std::vector<std::vector<int32_t>> take_documents(const Tokenizer& tokenizer, std::span<const Document> documents,
                                                  const EvaluateOptions& options, Evaluation& result) {
   std::vector<std::vector<int32_t>> tokens;
   for (const std::string& name : domain_names(documents, options.hierarchy)) result.domains.push_back({.name = name});
-  std::vector<bool> full(result.domains.size(), false);
   for (const Document& document : documents) {
     if (document.text.empty()) continue;
     const auto sum = std::find_if(result.domains.begin(), result.domains.end(),
                                   [&](const DomainSum& d) { return d.name == domain_of(document); });
     const int domain = static_cast<int>(sum - result.domains.begin());
-    if (full[static_cast<size_t>(domain)]) continue;
-    std::string_view text = document.text;
-    if (options.max_bytes_by_domain > 0) {
-      const int64_t room = options.max_bytes_by_domain - sum->bytes;
-      text = cut_text(text, static_cast<size_t>(room));
-      full[static_cast<size_t>(domain)] = text.size() < document.text.size();
-      if (text.empty()) continue;
-    }
-    tokens.push_back(tokenizer.encode(text));
+    tokens.push_back(tokenizer.encode(document.text));
     result.documents.push_back({.domain = domain,
-                                .bytes = static_cast<int64_t>(text.size()),
+                                .bytes = static_cast<int64_t>(document.text.size()),
                                 .tokens = static_cast<int64_t>(tokens.back().size())});
     ++sum->documents;
     sum->bytes += result.documents.back().bytes;

@@ -22,12 +22,10 @@
 namespace tessera {
 
 struct EvaluateOptions {
-  int64_t max_bytes_by_domain = 0;  // whole documents in order until reached, the last one cut between two characters
-                                    // (so up to 3 bytes less); 0: everything
-  int windows_a_call = 16;          // windows of similar length that scorer.score is given at once
-  Hierarchy hierarchy = {};         // the model's: label ids for an oracle router, owners of components. Empty for a
-                                    // scorer that fills no routes
-  bool judges_level1 = true;        // false: some domains are barred, so that its choices say little
+  int windows_a_call = 16;    // windows of similar length that scorer.score is given at once
+  Hierarchy hierarchy = {};   // the model's: label ids for an oracle router, owners of components. Empty for a
+                              // scorer that fills no routes
+  bool judges_level1 = true;  // false: some domains are barred, so that its choices say little
   std::function<void(double done, double total)> progress = {};  // in tokens, after each call; may be empty
 };
 

@@ -142,17 +142,6 @@ TEST(Evaluate, WindowsDontOverlapAndBeginWithBos) {
   EXPECT_EQ(scorer.windows.front().size(), 5u);  // longest first
 }
 
-TEST(Evaluate, LimitCutsTheLastDocumentBetweenCharacters) {
-  HalfScorer scorer(64);
-  const std::vector<Document> documents = {{.text = "abcd", .domain = "a"},
-                                           {.text = "ef…gh", .domain = "a"},
-                                           {.text = "never", .domain = "a"},
-                                           {.text = "b", .domain = "b"}};
-  const Evaluation e = evaluate(scorer, byte_tokenizer(), documents, {.max_bytes_by_domain = 8});
-  EXPECT_EQ(e.domains[0].bytes, 6);  // "…" needs three bytes, two are left: the document is cut before it
-  EXPECT_EQ(e.domains[0].documents, 2);
-}
-
 TEST(Evaluate, RouteStatistics) {
   RoutedScorer scorer(101);
   const std::vector<Document> documents = {{.text = std::string(100, 'p'), .domain = "prose"},

@@ -30,7 +30,7 @@ std::vector<double> mix_weights(const ShardSet& shards, const std::map<std::stri
       std::string known;
       for (const auto& domain : domains) known += (known.empty() ? "" : ", ") + domain;
       throw Error(ErrorCode::kConfig, "the mix names the domain \"" + name + "\", which the data set lacks",
-                  "its domains are: " + known);
+                  "its domains are: " + known + "; --data.mix='{}' takes each as there is of it");
     }
     if (!std::isfinite(weight) || weight < 0) {
       throw Error(ErrorCode::kConfig, "the mix gives \"" + name + "\" the weight " + std::to_string(weight),

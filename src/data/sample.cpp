@@ -33,4 +33,29 @@ std::vector<Document> sample_by_source(std::span<const Document> documents, int6
   return sample;
 }
 
+std::vector<Document> even_sample(std::vector<Document> documents, int64_t bytes_a_domain) {
+  if (bytes_a_domain == 0) return documents;
+  std::map<std::string, std::map<std::string, int64_t>> domains;  // domain -> source -> bytes
+  for (const Document& d : documents) domains[d.domain][d.source] += static_cast<int64_t>(d.text.size());
+  for (auto& [domain, sources] : domains) {  // bytes -> room
+    std::vector<int64_t*> by_size;
+    for (auto& [source, bytes] : sources) by_size.push_back(&bytes);
+    std::stable_sort(by_size.begin(), by_size.end(), [](const int64_t* a, const int64_t* b) { return *a < *b; });
+    int64_t left = bytes_a_domain;
+    for (size_t i = 0; i < by_size.size(); ++i) {
+      *by_size[i] = std::min(*by_size[i], left / static_cast<int64_t>(by_size.size() - i));
+      left -= *by_size[i];
+    }
+  }
+  std::vector<Document> sample;
+  for (Document& document : documents) {
+    int64_t& room = domains[document.domain][document.source];
+    const size_t whole = document.text.size();
+    document.text.resize(cut_text(document.text, static_cast<size_t>(room)).size());
+    room = document.text.size() < whole ? 0 : room - static_cast<int64_t>(whole);
+    if (!document.text.empty()) sample.push_back(std::move(document));
+  }
+  return sample;
+}
+
 }  // namespace tessera

@@ -14,6 +14,10 @@ namespace tessera {
 std::vector<Document> sample_by_source(std::span<const Document> documents, int64_t bytes_a_source,
                                        int64_t bytes_a_document);
 
+// At most `bytes_a_domain` of each domain (0: everything), its sources alike; what a small source lacks the others
+// give. Of each source the documents in their order, the last one cut between two characters.
+std::vector<Document> even_sample(std::vector<Document> documents, int64_t bytes_a_domain);
+
 // The first `limit` bytes, or up to 3 less so that no UTF-8 character is cut.
 std::string_view cut_text(std::string_view text, size_t limit);
 

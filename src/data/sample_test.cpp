@@ -34,5 +34,25 @@ TEST(Sample, CutsNoCharacter) {
   EXPECT_EQ(cut_text("€€", 5), "€");
 }
 
+TEST(Sample, EverySourceOfADomainHasItsShare) {
+  const auto text = [](char c, size_t bytes) { return std::string(bytes, c); };
+  const std::vector<Document> documents = {{.text = text('p', 50), .domain = "a", .source = "large"},
+                                           {.text = text('q', 50), .domain = "a", .source = "large"},
+                                           {.text = text('r', 10), .domain = "a", .source = "small"},
+                                           {.text = text('s', 90), .domain = "a", .source = "other"},
+                                           {.text = "ef…gh", .domain = "b", .source = "large"},
+                                           {.text = "never", .domain = "b", .source = "large"}};
+  std::vector<Document> sample = even_sample(documents, 130);  // 10 of the small one, 60 of each of the others
+  std::map<std::string, size_t> bytes;
+  for (const Document& d : sample) bytes[d.domain + " " + d.source] += d.text.size();
+  EXPECT_EQ(bytes, (std::map<std::string, size_t>{{"a large", 60}, {"a small", 10}, {"a other", 60}, {"b large", 12}}));
+  EXPECT_EQ(sample[0].text, text('p', 50));
+  EXPECT_EQ(sample[1].text, text('q', 10));
+  sample = even_sample(documents, 4);  // "…" needs three bytes, two are left: the text is cut before it, and ends
+  ASSERT_EQ(sample.back().domain, "b");
+  EXPECT_EQ(sample.back().text, "ef");
+  EXPECT_EQ(even_sample(documents, 0).size(), documents.size());
+}
+
 }  // namespace
 }  // namespace tessera

@@ -89,8 +89,13 @@ void save_checkpoint(const fs::path& run, int64_t step, const Model& model, cons
   publish_folder(temporary.path, target);
   const std::vector<fs::path> all = list_checkpoints(run);
   const auto end = std::upper_bound(all.begin(), all.end(), target);
-  for (auto it = all.begin(); it != all.end(); ++it) {
-    if (it >= end || end - it > keep) fs::remove_all(*it);
+  for (auto it = all.begin(); it != end; ++it) {
+    if (end - it > keep) fs::remove_all(*it);
+  }
+  for (auto it = end; it != all.end(); ++it) {
+    const fs::path aside = it->string() + ".broken";
+    fs::remove_all(aside);
+    fs::rename(*it, aside);
   }
 }
 

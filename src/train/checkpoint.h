@@ -27,9 +27,9 @@ ModelExtras extras_of(const ModelFolder& model);
 // Writes a model folder.
 void save_model(const std::filesystem::path& folder, const Model& model, const ModelExtras& extras);
 
-// Publishes checkpoints/step-NNNNNNNN and removes all but the newest `keep`, and any beyond it: a run that fell back
-// past them leaves broken ones. `state` gains "files": {name: hash} and "hash". A failure (disk full) throws
-// Error{kFile} and leaves nothing half-written.
+// Publishes checkpoints/step-NNNNNNNN and removes all but the newest `keep`. Any beyond it, which a run fell back past,
+// are no longer its checkpoints: they get ".broken" behind their names. `state` gains "files": {name: hash} and "hash".
+// A failure (disk full) throws Error{kFile} and leaves nothing half-written.
 void save_checkpoint(const std::filesystem::path& run, int64_t step, const Model& model, const Optimizer& optimizer,
                      Json state, const ModelExtras& extras, int keep);
 

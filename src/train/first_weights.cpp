@@ -40,9 +40,8 @@ void check_architecture(const ModelFolder& from, const Architecture& architectur
   }
   if (theirs == mine) return;
   throw Error(ErrorCode::kConfig,
-              fmt::format("--init {}: its architecture is not the config's; to be the same, the config's 'model' would "
-                          "have to change by {}",
-                          from.path.string(), Json::diff(mine, theirs).dump().substr(0, 500)),
+              fmt::format("--init {}: its architecture is not that of the config: {}", from.path.string(),
+                          differences(theirs, mine)),
               "'model' in its config.json is what it has");
 }
 

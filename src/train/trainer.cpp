@@ -12,6 +12,7 @@
 #include "data/document.h"
 #include "data/evaluate.h"
 #include "data/loader.h"
+#include "data/sample.h"
 #include "train/checkpoint.h"
 #include "train/first_weights.h"
 #include "train/losses.h"
@@ -50,17 +51,24 @@ class InterruptGuard {
 };
 
 std::vector<Document> heldout_sample(const fs::path& data, int64_t bytes_by_domain) {
-  std::map<std::string, int64_t> taken;
   std::vector<Document> documents;
   const fs::path file = data / "heldout.jsonl.zst";
   if (!fs::exists(file)) return documents;
-  read_documents(file, [&](Document&& document) {
-    int64_t& bytes = taken[document.domain];
-    if (bytes >= bytes_by_domain) return;
-    bytes += static_cast<int64_t>(document.text.size());
-    documents.push_back(std::move(document));
-  });
-  return documents;
+  read_documents(file, [&](Document&& document) { documents.push_back(std::move(document)); });
+  return even_sample(std::move(documents), bytes_by_domain);
+}
+
+// The config's general domains and one for each of the data's labels, as large as its last.
+Json domains_of(const ShardSet& shards, const Hierarchy& hierarchy) {
+  Json domains = Json::array();
+  for (const Domain& d : hierarchy.domains) {
+    if (d.always) domains.push_back({{"name", d.name}, {"num_components", d.num_components}, {"always", true}});
+  }
+  for (const std::string& name : shards.domains()) {
+    if (name != kMixedDomain)
+      domains.push_back({{"name", name}, {"num_components", hierarchy.domains.back().num_components}});
+  }
+  return domains;
 }
 
 at::ScalarType compute_dtype(const Config& config) {
@@ -120,15 +128,19 @@ Run::Run(const Config& config, const ShardSet& shards, Tokenizer tokenizer, Firs
     if (label_of_data_domain_.back() < 0 && name != kMixedDomain && names.size() > 1) {
       throw Error(ErrorCode::kConfig,
                   "the data has documents of the domain \"" + name + "\", which is none of model.hierarchy.domains",
-                  fmt::format("the config names {}", fmt::join(names, ", ")));
+                  fmt::format("the config names {}; for the data's: --data.mix='{{}}' --model.hierarchy.domains='{}'",
+                              fmt::join(names, ", "), domains_of(shards_, config_.model.hierarchy).dump()));
     }
   }
   if (heldout_.empty()) log_warn("{} has no held-out documents: nothing will be evaluated", config_.data.path);
   if (resume) {
     if (const std::optional<Checkpoint> checkpoint = newest_checkpoint(folder_)) {
       resume_from(*checkpoint);
-    } else {
-      log_info("no complete checkpoint under {}: starting from the beginning", folder_.string());
+    } else if (list_checkpoints(folder_).empty()) {
+      log_warn("there is no checkpoint under {}: starting from the beginning", folder_.string());
+    } else {  // training on would write over them
+      throw Error(ErrorCode::kData, "--resume: none of the checkpoints of " + folder_.string() + " can be gone on with",
+                  "the warnings above say why; a new run may start from the weights of one: --init CHECKPOINT/model");
     }
   }
   fs::create_directories(folder_ / "checkpoints");
@@ -146,11 +158,9 @@ void Run::resume_from(const Checkpoint& checkpoint) {
     (*json)["data"].erase("path");    // and where the data lie: what they are is checked below
   }
   if (mine != theirs) {
-    const Json difference = Json::diff(theirs, mine);
-    throw Error(
-        ErrorCode::kConfig,
-        "--resume: the config is not the one of " + checkpoint.path.string() + ": " + difference.dump().substr(0, 300),
-        "give the same values, or start a new run from its weights with --init");
+    throw Error(ErrorCode::kConfig,
+                "--resume: the config is not the one of " + checkpoint.path.string() + ": " + differences(theirs, mine),
+                "give the same values, or start a new run from its weights with --init");
   }
   if (state.at("data_hash") != shards_.hash()) {
     throw Error(ErrorCode::kData, "--resume: the data at " + config_.data.path + " is not what " +
@@ -216,8 +226,8 @@ StepMetrics Run::step() {
                     "before the update. The batch: {} documents, loader state {}",
                     steps_ + 1, metrics.nats / static_cast<double>(num_targets), metrics.gradient_norm,
                     batch.num_documents, loader_.state().dump()),
-        "start a new run from its last checkpoint (--init " + folder_.string() +
-            " --name=...) with a lower --train.optimizer.lr, or look at the batch's documents");
+        "a lower --train.optimizer.lr, in a new run (from the last checkpoint, if there is one: --init " +
+            folder_.string() + " --name=...), or look at the batch's documents");
   }
   metrics.learning_rate = learning_rate(config_.train.optimizer, steps_, config_.train.steps);
   optimizer_.step(metrics.learning_rate);
@@ -255,7 +265,6 @@ void Run::evaluate_now() {
   routing.allowed_domains = allowed_domains_;
   ModelScorer scorer(model_, routing);
   EvaluateOptions options;
-  options.max_bytes_by_domain = config_.train.eval_bytes;
   options.hierarchy = config_.model.hierarchy;
   options.judges_level1 = allowed_domains_.empty();
   const Evaluation evaluation = tessera::evaluate(scorer, tokenizer_, heldout_, options);

@@ -290,8 +290,17 @@ TEST_F(Trainer, ARunThatFellBackPastABrokenCheckpointIsWhatItIsNow) {
   for (const auto& entry : fs::directory_iterator(first.run / "checkpoints"))
     left.push_back(entry.path().filename().string());
   std::sort(left.begin(), left.end());
-  EXPECT_EQ(left, (std::vector<std::string>{"step-00000010", "step-00000015"}));
+  EXPECT_EQ(left, (std::vector<std::string>{"step-00000010", "step-00000015", "step-00000020.broken"}));
   EXPECT_TRUE(is_finished(first.run, c));
+  for (const char* name : {"step-00000010", "step-00000015"}) {  // as another version of the program might write them
+    const fs::path file = first.run / "checkpoints" / name / "state.json";
+    Json other = read_json_file(file);
+    other["format"] = "tessera-checkpoint-9";
+    write_json_file(file, other);
+  }
+  c.train.steps = 20;
+  EXPECT_THROW(train(c, resume), Error);  // what can't be read is not written over
+  EXPECT_TRUE(fs::exists(first.run / "checkpoints/step-00000015/model/model.safetensors"));
 }
 
 TEST_F(Trainer, ARunIsOneProcessAndItsDataMayMove) {
