@@ -76,7 +76,10 @@ def curves_svg(curves: dict[str, list[list[dict]]], domains: tuple[str, ...]) ->
         y = top + 20 + 20 * index
         out += [f'<path d="M{left} {y - 4}h22" {stroke(index)} stroke-width="2.5"/>',
                 svg_text(left + 30, y, f"{name} ({len(curves[name])} seed{'s' * (len(curves[name]) > 1)})")]
-    return svg_page(48 + 3 * (width + 55), max(2 * (height + 60), top + 20 * len(curves)) + 20, out, "held-out bits per byte while training, by tokens")
+    below = top + 20 * len(curves) + 20
+    for index, text in enumerate(("up: bits per byte, along: tokens trained on;", "line: mean of the seeds, band: their range")):
+        out.append(svg_text(left, below + 18 * index, text))
+    return svg_page(48 + 3 * (width + 55), max(2 * (height + 60), below + 20) + 20, out, "held-out bits per byte while training, by tokens")
 
 
 def dots_svg(rows: list[tuple[str, str, tuple[float, float, float]]]) -> str:

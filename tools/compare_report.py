@@ -410,7 +410,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             "rounding alone moves the mean by 0.1 %.",
             "Where `choices` are at chance, read nothing into differences of them.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
-    text += variant_table(core, results, plan, speeds) + ["", "![learning curves](curves.svg)", ""] + pair_table(core, results) + ["", "## To reach", "",
+    text += variant_table(core, results, plan, speeds) + ["", "![learning curves](curves.svg)", "", "Learning curves are of a few held-out sources (until 2026-11-28 the first of each domain alone), the tables of all.", ""] + pair_table(core, results) + ["", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other; `status` is by the 95 % paired bootstrap over documents and seeds, the last columns as above.",
             ""]
     text += criteria_table(rows)
