@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 
 import pytest
@@ -111,6 +112,11 @@ def test_a_teacher_is_tuned_distilled_and_judged(folder):
     report = last_json(run(TRAIN, "distil", "tiny.json", "--teacher", weights, "--out", "taught", *fast, "--json", cwd=folder))["report"]
     assert report["teacher_parameters"] > 2e7 and (folder / "taught/teacher/model.safetensors").exists()
     run(TRAIN, "train", "tiny.json", "--router.init=taught", "--name=taught", "--train.steps=2", cwd=folder)
+    shutil.copytree(folder / "taught", folder / "calibrated")
+    router = json.loads((folder / "calibrated/config.json").read_text())
+    router["domain_router"]["temperature"] *= 2
+    (folder / "calibrated/config.json").write_text(json.dumps(router))
+    run(TRAIN, "train", "tiny.json", "--router.init=calibrated", "--init", "runs/taught", "--name=calibrated", "--train.steps=1", cwd=folder)
     suite = last_json(run(TRAIN, "eval", "runs/taught", "--suite", "routing", "--regret-texts", 4, "--teacher", "taught/teacher", "--json", cwd=folder))
     assert suite["teacher_accuracy"] > 0.8 and suite["accuracy_documents"] > 0.8
     assert suite["teacher_ms_a_document"] > suite["student_ms_a_document"] > 0 and 0.6 < suite["agreement"] <= 1

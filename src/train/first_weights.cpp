@@ -32,11 +32,13 @@ void check_tokenizer(const ModelFolder& from, const Config& config, const Tokeni
 
 // Beside the tensors' shapes, what no shape tells: positions, norms, heads, who owns and shares what. Texts may be
 // longer or shorter, and when a second domain becomes active is the user's to choose.
-void check_architecture(const ModelFolder& from, const Architecture& architecture) {
-  Json theirs = to_json(from.architecture), mine = to_json(architecture);
+void check_architecture(const ModelFolder& from, const Config& config) {
+  Json theirs = to_json(from.architecture), mine = to_json(config.model);
   for (Json* json : {&theirs, &mine}) {
     (*json)["trunk"].erase("context_length");
     for (const char* key : {"margin", "hysteresis"}) (*json)["domain_router"].erase(key);
+    if (config.router.init.empty()) continue;  // a distilled level 1 may be the same one, calibrated anew
+    for (const char* key : {"temperature", "floor"}) (*json)["domain_router"].erase(key);
   }
   if (theirs == mine) return;
   throw Error(ErrorCode::kConfig,
@@ -68,7 +70,7 @@ Config resolve(Config config, const TrainOptions& options, const ShardSet& shard
   if (options.init) {
     const ModelFolder from = open_model(*options.init);
     check_tokenizer(from, config, tokenizer);
-    if (options.add_domain.empty()) check_architecture(from, config.model);
+    if (options.add_domain.empty()) check_architecture(from, config);
   }
   return config;
 }
@@ -76,14 +78,16 @@ Config resolve(Config config, const TrainOptions& options, const ShardSet& shard
 FirstWeights first_weights(const Config& config, const TrainOptions& options, const Tokenizer& tokenizer,
                            at::Device device) {
   const bool grows = !options.add_domain.empty();
-  FirstWeights first = {options.init && !grows ? Parameters(open_model(*options.init), at::kFloat, device)
-                                               : Parameters(config.model, config.train.seed, at::kFloat, device),
+  std::optional<ModelFolder> from;
+  if (options.init) from = open_model(*options.init);
+  FirstWeights first = {from && !grows ? Parameters(*from, at::kFloat, device)
+                                       : Parameters(config.model, config.train.seed, at::kFloat, device),
                         {},
                         {}};
-  if (options.init) first.extras = extras_of(open_model(*options.init));
+  if (from) first.extras = extras_of(*from);
   first.extras.files["tokenizer.json"] = tokenizer.json();
   if (grows) {
-    first.old = OldWeights(open_model(*options.init), first.parameters);
+    first.old = OldWeights(*from, first.parameters);
   } else if (!config.router.init.empty()) {
     load_router(config.router.init, first.parameters);
   }
