@@ -63,14 +63,18 @@ TEST(CompareConfigs, CoreVariantsHaveTheStatedSizes) {
   EXPECT_LE(total("mhc-75-100"), 0.75 * total("flat-32"));
   EXPECT_GT(total("mhc-75-100"), 0.74 * total("flat-32"));
   EXPECT_GE(total("flat-24"), total("mhc-75-100"));
-  for (const char* name : {"mhc-75-100", "flat-24", "sharing-no-hierarchy", "hierarchy-no-sharing", "dense-active",
-                           "mhc-progressive", "mhc-trunk", "mhc-trunk-no-sharing", "flat-24-dense-first"})
+  for (const char* name :
+       {"mhc-75-100", "flat-24", "sharing-no-hierarchy", "hierarchy-no-sharing", "dense-active", "mhc-progressive",
+        "mhc-trunk", "mhc-trunk-no-sharing", "mhc-trunk-75-balanced", "flat-24-dense-first"})
     EXPECT_NEAR(active(name) / active("flat-32"), 1, 0.01) << name;
   EXPECT_NEAR(total("sharing-no-hierarchy") / total("mhc-75-100"), 1, 0.01);
   EXPECT_NEAR(total("hierarchy-no-sharing") / total("mhc-75-100"), 1, 0.01);
   EXPECT_LE(total("mhc-trunk"), 0.62 * total("flat-32"));
   EXPECT_NEAR(total("flat-24-dense-first") / total("mhc-trunk"), 1, 0.01);
   EXPECT_NEAR(total("mhc-trunk-no-sharing") / total("mhc-trunk"), 1, 0.01);
+  EXPECT_LE(total("mhc-trunk-75-balanced"), 0.75 * total("flat-32"));
+  EXPECT_GT(total("mhc-trunk-75-balanced"), 0.74 * total("flat-32"));
+  EXPECT_GE(total("flat-24"), total("mhc-trunk-75-balanced"));
   EXPECT_NEAR(total("flat-64") / total("flat-32"), 1, 0.01);
   EXPECT_NEAR(active("flat-64") / active("flat-32"), 1, 0.015);  // its gate is twice as wide
   EXPECT_GT(total("flat-32-plan"), 1.33 * total("mhc-75-100"));  // "a third more parameters"
