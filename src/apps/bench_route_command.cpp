@@ -86,6 +86,7 @@ Architecture monolithic(const Architecture& architecture, int width, int num_lay
 Architecture routers_only(Architecture a) {
   a.trunk.vocab_size = std::min(a.trunk.vocab_size, 4096);
   a.trunk.bigram_rows = 0;
+  a.trunk.previous_token = false;
   a.trunk.context_length = 1 << 16;
   a.trunk.num_heads = a.trunk.num_kv_heads = 1;
   a.trunk.head_dim = 2;

@@ -1,6 +1,6 @@
-// tessera compare: trains every variant of configs/compare (or compare-20m, route) on the same tokens in the same
-// order, and keeps what each run gives as OUT/results/VARIANT-SEED.json. What is finished is skipped, what is broken
-// off goes on.
+// tessera compare: trains every variant of configs/compare (or compare-20m, compare-previous-token, route) on the same
+// tokens in the same order, and keeps what each run gives as OUT/results/VARIANT-SEED.json. What is finished is
+// skipped, what is broken off goes on.
 #include <algorithm>
 #include <iostream>
 #include <map>

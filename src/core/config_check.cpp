@@ -60,7 +60,8 @@ void check_totals(const Architecture& a) {
   const bool components = !h.domains.empty();
   const double width = t.width, layers = t.num_layers, n = components ? num_components(h) : 0;
   const double banks = components ? h.num_banks : 0, f = h.base_width + h.unique_width;
-  double parameters = (2.0 * t.vocab_size + static_cast<double>(t.bigram_rows)) * width, tensors = 3;
+  double parameters = (2.0 * t.vocab_size + static_cast<double>(t.bigram_rows)) * width, tensors = 4;
+  if (t.previous_token) parameters += width * width;
   parameters += layers * width *
                 (2.0 * (t.num_heads + t.num_kv_heads) * head_dim(t) + 3.0 * std::max(0, t.dense_width) + 2 +
                  n * (3 * f + 1) + 2 * banks * h.base_width + 3.0 * h.always_on_width);

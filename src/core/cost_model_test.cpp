@@ -84,6 +84,15 @@ TEST(CostModel, ATableOfBigramsIsLookedUpAndNoHead) {
   expect_part(count, Part::kHead, 0, 50 * 16);
 }
 
+TEST(CostModel, TheProjectionOfTheTokenBeforeIsMultiplied) {
+  Architecture a = small_model();
+  const ParameterCount without = count_parameters(a);
+  a.trunk.previous_token = true;
+  const ParameterCount with = count_parameters(a);
+  EXPECT_EQ(with.total() - without.total(), 16 * 16);
+  EXPECT_EQ(with.active() - without.active(), 16 * 16);
+}
+
 TEST(CostModel, DeepModelsCountAsTheirTensorListDoes) {
   Architecture a = small_model(), dense = a;
   a.trunk.num_layers = 9;

@@ -88,6 +88,23 @@ void Engine::add_bigrams(std::span<const TokenRow> rows) {
   }
 }
 
+// x_t += P e_(t-1).
+void Engine::add_previous_tokens(std::span<const TokenRow> rows) {
+  const int64_t num_rows = static_cast<int64_t>(rows.size()), width = model_.architecture.trunk.width;
+  previous_.resize(num_rows, width);
+  pool_.run(num_rows, [&](int64_t r, int) {
+    const TokenRow& row = rows[static_cast<size_t>(r)];
+    if (row.position > 0) {
+      copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position - 1)],
+                      previous_.row(r));
+    } else {
+      std::fill_n(previous_.row(r), width, 0.0f);
+    }
+    previous_.quantise(r, weights_.previous_token);
+  });
+  transformer_.project(weights_.previous_token, previous_, x_.data(), width, Store::kAdd);
+}
+
 // Lets components be read that were chosen for the layers from `layer` on.
 void Engine::expect_choices(int layer) {
   if (!residency_) return;
@@ -160,6 +177,7 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     rotary_.reserve(segment.sequence->length());
   }
   if (t.bigram_rows > 0) add_bigrams(pass.rows);
+  if (t.previous_token) add_previous_tokens(pass.rows);
 
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const BlockWeights& block = weights_.blocks[static_cast<size_t>(layer)];

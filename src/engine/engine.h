@@ -77,6 +77,7 @@ class Engine {
   Pass begin_pass(std::span<const Segment> segments);
   void expect_choices(int layer);
   void add_bigrams(std::span<const TokenRow> rows);
+  void add_previous_tokens(std::span<const TokenRow> rows);
 
   ModelFolder model_;
   EngineOptions options_;
@@ -90,7 +91,7 @@ class Engine {
   AlignedVector<float> x_;
   std::vector<float> hidden_;
   double routing_s_ = 0;
-  Activations normed_, head_input_;
+  Activations previous_, normed_, head_input_;
 };
 
 }  // namespace tessera::engine

@@ -76,9 +76,9 @@ TEST_F(Generate, APromptThatBeginsLikeAnEarlierTextIsTakenOver) {
 
 TEST_F(Generate, StopStringsCutTheTextAndAreNeverShown) {
   Engine engine(open_model(folder_), {1});
-  const std::string whole = generate(engine, tokenizer_, "ABC", options(3)).text;
+  const std::string whole = generate(engine, tokenizer_, "ABC", options(2)).text;
   ASSERT_GT(whole.size(), 12u);
-  GenerateOptions with_stop = options(3);
+  GenerateOptions with_stop = options(2);
   with_stop.stop = {"never there", whole.substr(6, 3)};
   std::string shown;
   const Generated cut = generate(engine, tokenizer_, "ABC", with_stop, [&](std::string_view piece) {

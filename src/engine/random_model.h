@@ -29,6 +29,7 @@ inline Architecture tiny_architecture() {
   a.trunk.num_kv_heads = 2;
   a.trunk.context_length = 300;
   a.trunk.bigram_rows = 37;
+  a.trunk.previous_token = true;
   a.trunk.num_dense_layers = 1;
   a.trunk.dense_width = 40;
   a.hierarchy.domains = {

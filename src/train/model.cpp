@@ -43,6 +43,11 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   at::Tensor x = embedded_RTD;
   if (t.bigram_rows > 0)
     x = x + at::embedding(p["bigram_embedding"], bigram_rows(rows, t.bigram_rows)).to(compute_dtype_);
+  if (t.previous_token) {
+    const at::Tensor is_first_RT1 = (rows.positions_RT == 0).unsqueeze(-1);
+    const at::Tensor before_RTD = at::embedding(p["embedding"], previous_tokens(rows)).masked_fill(is_first_RT1, 0);
+    x = x + project(before_RTD.to(compute_dtype_), p["previous_token"]);
+  }
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],

@@ -59,6 +59,7 @@ TEST(ModelGradients, HierarchyAgreesWithFiniteDifferences) {
   // A learnt embedding moves level 1's input, whose own loss must not reach it: finite differences would see that path.
   a.domain_router.kind = "uniform";
   a.trunk.bigram_rows = 23;
+  a.trunk.previous_token = true;
   expect_gradients(a);
 }
 
