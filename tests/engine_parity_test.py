@@ -19,7 +19,6 @@ KINDS = {
     "own-table": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True}}},
     "patches": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"own_embedding": True, "patch_tokens": 8, "chunk_tokens": 32, "window_tokens": 64}}},
     "patches-of-the-trunk": {"model": {"domain_router": CONFIG["model"]["domain_router"] | {"patch_tokens": 4}}},
-    "bigrams": {"model": {"trunk.bigram_rows": 500}},
     "previous-token": {"model": {"trunk.previous_token": True}},
     "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},

@@ -85,7 +85,6 @@ Architecture monolithic(const Architecture& architecture, int width, int num_lay
 // What routing reads of a model; all else is as small as can be.
 Architecture routers_only(Architecture a) {
   a.trunk.vocab_size = std::min(a.trunk.vocab_size, 4096);
-  a.trunk.bigram_rows = 0;
   a.trunk.previous_token = false;
   a.trunk.context_length = 1 << 16;
   a.trunk.num_heads = a.trunk.num_kv_heads = 1;

@@ -114,7 +114,6 @@ void visit(V&& v, Trunk& t) {
   v("rope_divisors", t.rope_divisors, "by rotation, what its angle is divided by; empty: 1");
   v("norm_eps", t.norm_eps, "epsilon of RMSNorm");
   v("tied_embeddings", t.tied_embeddings, "output head = embedding table");
-  v("bigram_rows", t.bigram_rows, "rows of a table looked up by the token and the one before it; 0: none");
   v("previous_token", t.previous_token, "the trunk also reads a projection of the embedding of the token before");
 }
 template <class V>

@@ -49,7 +49,7 @@ void check_magnitude(const T& value, const std::string& key) {
           const_cast<T&>(value));
   } else if constexpr (std::is_same_v<T, std::vector<Domain>>) {
     for (size_t i = 0; i < value.size(); ++i) check_magnitude(value[i], fmt::format("{}[{}]", key, i));
-  } else if constexpr (std::is_same_v<T, int> || std::is_same_v<T, int64_t>) {
+  } else if constexpr (std::is_same_v<T, int>) {
     require(value <= kMaxSize, fmt::format("config key '{}': expected at most {}, found {}", key, kMaxSize, value));
   }
 }
@@ -60,7 +60,7 @@ void check_totals(const Architecture& a) {
   const bool components = !h.domains.empty();
   const double width = t.width, layers = t.num_layers, n = components ? num_components(h) : 0;
   const double banks = components ? h.num_banks : 0, f = h.base_width + h.unique_width;
-  double parameters = (2.0 * t.vocab_size + static_cast<double>(t.bigram_rows)) * width, tensors = 4;
+  double parameters = 2.0 * t.vocab_size * width, tensors = 4;
   if (t.previous_token) parameters += width * width;
   parameters += layers * width *
                 (2.0 * (t.num_heads + t.num_kv_heads) * head_dim(t) + 3.0 * std::max(0, t.dense_width) + 2 +
@@ -139,7 +139,6 @@ void check(const Architecture& a) {
   require_at_least("model.trunk.num_heads", t.num_heads, 1);
   require_at_least("model.trunk.num_kv_heads", t.num_kv_heads, 1);
   require_at_least("model.trunk.context_length", t.context_length, 2);
-  require_at_least("model.trunk.bigram_rows", t.bigram_rows, 0);
   require_divides("model.trunk.num_heads", t.num_heads, "model.trunk.num_kv_heads", t.num_kv_heads);
   if (t.head_dim == 0) require_divides("model.trunk.width", t.width, "model.trunk.num_heads", t.num_heads);
   require(

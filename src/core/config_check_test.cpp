@@ -38,7 +38,6 @@ TEST(ConfigCheckTest, ValuesThatDoNotGoTogether) {
       {R"({"model": {"hierarchy": {"domains": []}}})", "domain_router.kind"},
       {R"({"model": {"domain_router": {"kind": "encodr"}}})", "encodr"},
       {R"({"model": {"component_router": {"kind": "gate", "num_heads": 0}}})", "num_heads"},
-      {R"({"model": {"trunk": {"bigram_rows": 9000000000000000000}}})", "bigram_rows"},
       {R"({"train": {"optimizer": {"kind": "moun"}}})", "optimizer.kind"},
       {R"({"model": {"domain_router": {"kind": "none"}}})", "domain_router.kind"},
       {R"({"model": {"domain_router": {"width": 30}}})", "domain_router.width"},

@@ -11,7 +11,7 @@ inline Json full_json() {
     "model": {
       "trunk": {"vocab_size": 512, "width": 48, "num_layers": 3, "num_heads": 6, "num_kv_heads": 3, "head_dim": 10,
                 "context_length": 64, "num_dense_layers": 1, "dense_width": 96, "rope_theta": 5000.0, "rope_divisors": [1.25, 1.5, 2.5, 4.5, 8.5],
-                "norm_eps": 1e-6, "tied_embeddings": false, "bigram_rows": 40, "previous_token": true},
+                "norm_eps": 1e-6, "tied_embeddings": false, "previous_token": true},
       "hierarchy": {
         "domains": [
           {"name": "general", "num_components": 3, "always": true, "components": []},

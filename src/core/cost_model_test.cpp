@@ -76,14 +76,6 @@ TEST(CostModel, CountsByHand) {
   EXPECT_EQ(count.buffers, 3 * 8);
 }
 
-TEST(CostModel, ATableOfBigramsIsLookedUpAndNoHead) {
-  Architecture a = small_model();
-  a.trunk.bigram_rows = 70;
-  const ParameterCount count = count_parameters(a);
-  expect_part(count, Part::kEmbedding, (50 + 70) * 16, 0);
-  expect_part(count, Part::kHead, 0, 50 * 16);
-}
-
 TEST(CostModel, TheProjectionOfTheTokenBeforeIsMultiplied) {
   Architecture a = small_model();
   const ParameterCount without = count_parameters(a);

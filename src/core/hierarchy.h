@@ -49,9 +49,6 @@ struct Trunk {
   std::vector<double> rope_divisors;
   double norm_eps = 1e-5;
   bool tied_embeddings = true;  // the output head is the embedding table
-  // Rows of a table that is added to a token's embedding at bigram_row(the token before it, the token): a look-up tells
-  // the first layer what costs it attention otherwise (hash embeddings: Svenstrup et al. 2017). 0: none.
-  int64_t bigram_rows = 0;
   // The trunk reads e_t + P e_(t-1), P [D, D], e_t alone at a text's start: a head that looks for its token among the
   // tokens before others needs one layer then, not two, and copies from the context much sooner (docs/LOG.md; Olsson et
   // al. 2022, arXiv 2209.11895, do it to the keys).

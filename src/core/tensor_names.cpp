@@ -140,7 +140,6 @@ std::vector<TensorSpec> tensor_specs(const Architecture& a) {
                 kv_heads = static_cast<int64_t>(t.num_kv_heads) * head_dim(t);
   SpecList list;
   list.add("embedding", {t.vocab_size, width}, Part::kEmbedding);
-  if (t.bigram_rows > 0) list.add("bigram_embedding", {t.bigram_rows, width}, Part::kEmbedding);
   if (t.previous_token) list.add("previous_token", {width, width}, Part::kAttention);
   if (num_component_layers(a) > 0) add_routers(list, a);
   for (int l = 0; l < t.num_layers; ++l) {

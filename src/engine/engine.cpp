@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "core/bigram.h"
 
 namespace tessera::engine {
 
@@ -76,16 +75,6 @@ Sequence Engine::prefix_of(const Sequence& from, int64_t num_tokens) const {
     }
   }
   return sequence;
-}
-
-void Engine::add_bigrams(std::span<const TokenRow> rows) {
-  const int64_t width = model_.architecture.trunk.width;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    const int32_t* token = &rows[r].sequence->tokens[static_cast<size_t>(rows[r].position)];
-    const int32_t previous = rows[r].position > 0 ? token[-1] : 0;
-    add_weight_row(weights_.bigram_embedding, bigram_row(previous, *token, model_.architecture.trunk.bigram_rows),
-                   &x_[r * static_cast<size_t>(width)]);
-  }
 }
 
 // x_t += P e_(t-1).
@@ -176,7 +165,6 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     segment.sequence->trunk.reserve(segment.sequence->length());
     rotary_.reserve(segment.sequence->length());
   }
-  if (t.bigram_rows > 0) add_bigrams(pass.rows);
   if (t.previous_token) add_previous_tokens(pass.rows);
 
   for (int layer = 0; layer < t.num_layers; ++layer) {

@@ -76,7 +76,6 @@ class Engine {
   };
   Pass begin_pass(std::span<const Segment> segments);
   void expect_choices(int layer);
-  void add_bigrams(std::span<const TokenRow> rows);
   void add_previous_tokens(std::span<const TokenRow> rows);
 
   ModelFolder model_;

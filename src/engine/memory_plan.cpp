@@ -40,7 +40,7 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
   const int64_t rows = kBudgetPassTokens, heads = int64_t{t.num_heads} * head_dim(t), layers = num_component_layers(a);
   // Numbers a row, as f32 with their quantised form (4 + at most 2.25 bytes): trunk and attention, the dense block,
   // routers, the component layer.
-  int64_t numbers = 8 * int64_t{t.width} + 3 * heads + 4 * int64_t{t.dense_width};
+  int64_t numbers = (t.previous_token ? 9 : 8) * int64_t{t.width} + 3 * heads + 4 * int64_t{t.dense_width};
   int64_t bytes = 0;
   if (layers > 0) {
     const int64_t n = num_components(h), k = h.num_active, router = a.domain_router.width + a.component_router.width;

@@ -28,7 +28,6 @@ inline Architecture tiny_architecture() {
   a.trunk.num_heads = 4;
   a.trunk.num_kv_heads = 2;
   a.trunk.context_length = 300;
-  a.trunk.bigram_rows = 37;
   a.trunk.previous_token = true;
   a.trunk.num_dense_layers = 1;
   a.trunk.dense_width = 40;

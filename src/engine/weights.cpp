@@ -148,7 +148,6 @@ Weights load_weights(const ModelFolder& model, const TensorBytes& bytes) {
                 kv_heads = static_cast<int64_t>(t.num_kv_heads) * head_dim(t);
   Weights weights;
   weights.embedding = load.matrix("embedding", t.vocab_size, width);
-  if (t.bigram_rows > 0) weights.bigram_embedding = load.matrix("bigram_embedding", t.bigram_rows, width);
   if (t.previous_token) weights.previous_token = load.matrix("previous_token", width, width);
   weights.head = t.tied_embeddings ? weights.embedding : load.matrix("head", t.vocab_size, width);
   weights.final_norm = load.vector("final_norm");

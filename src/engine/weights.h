@@ -40,7 +40,7 @@ struct RouterWeights {
 };
 
 struct Weights {
-  WeightMatrix embedding, bigram_embedding, previous_token, head;
+  WeightMatrix embedding, previous_token, head;
   std::vector<float> final_norm;
   std::vector<BlockWeights> blocks;                     // [L]
   std::vector<ComponentLayerWeights> component_layers;  // [L]; empty ones where the layer is dense

@@ -41,8 +41,6 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_, t.rope_divisors);
   const Visible visible = causal(rows.starts_RT, embedded_RTD);
   at::Tensor x = embedded_RTD;
-  if (t.bigram_rows > 0)
-    x = x + at::embedding(p["bigram_embedding"], bigram_rows(rows, t.bigram_rows)).to(compute_dtype_);
   if (t.previous_token) {
     const at::Tensor is_first_RT1 = (rows.positions_RT == 0).unsqueeze(-1);
     const at::Tensor before_RTD = at::embedding(p["embedding"], previous_tokens(rows)).masked_fill(is_first_RT1, 0);

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "core/bigram.h"
 #include "train/blocks.h"
 #include "train/losses.h"
 #include "train/precompiled.h"
@@ -58,7 +57,6 @@ TEST(ModelGradients, HierarchyAgreesWithFiniteDifferences) {
   Architecture a = tiny_architecture();
   // A learnt embedding moves level 1's input, whose own loss must not reach it: finite differences would see that path.
   a.domain_router.kind = "uniform";
-  a.trunk.bigram_rows = 23;
   a.trunk.previous_token = true;
   expect_gradients(a);
 }
@@ -128,26 +126,9 @@ TEST(Model, ChangingATokenChangesNothingBeforeIt) {
   }
 }
 
-TEST(Model, RowsOfBigramsAreTheSharedHash) {
-  const Architecture a = tiny_architecture();
-  const PackedRows rows = random_rows(a, 2, 30, {0, 11}, 5);
-  for (const int64_t num_rows : {int64_t{1}, int64_t{23}, int64_t{1} << 20}) {
-    const at::Tensor found = bigram_rows(rows, num_rows);
-    for (int64_t r = 0; r < 2; ++r) {
-      for (int64_t t = 0; t < 30; ++t) {
-        const auto token = [&](int64_t i) { return static_cast<int32_t>(rows.tokens_RT[r][i].item<int64_t>()); };
-        const int32_t previous = t == 0 || t == 11 ? 0 : token(t - 1);
-        EXPECT_EQ(found[r][t].item<int64_t>(), bigram_row(previous, token(t), num_rows));
-      }
-    }
-  }
-  // Large ids too: the products wrap round.
-  EXPECT_LT(bigram_row(2'000'000'000, 2'100'000'000, 1000), 1000);
-  EXPECT_GE(bigram_row(2'000'000'000, 2'100'000'000, 1000), 0);
-}
-
 TEST(Model, APieceIsTheSameAloneAndPacked) {
-  const Architecture a = tiny_architecture();
+  Architecture a = tiny_architecture();
+  a.trunk.previous_token = true;  // of the piece, not of the row
   const Model model = make(a);
   const PackedRows packed = random_rows(a, 1, 90, {0, 27}, 9);
   const Forward together = model.forward(packed, {});

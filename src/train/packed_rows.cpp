@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "core/bigram.h"
 #include "core/route.h"
 
 namespace tessera {
@@ -111,13 +110,6 @@ Patches patches_of(const PackedRows& rows, int patch_tokens) {
 
 at::Tensor previous_tokens(const PackedRows& rows) {
   return rows.tokens_RT.roll({1}, {1}).masked_fill_(rows.positions_RT == 0, 0);
-}
-
-at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows) {
-  // int64 wraps round as uint64 does; its shift copies the sign, hence the mask.
-  const at::Tensor sum = previous_tokens(rows) * static_cast<int64_t>(kBigramPrevious) +
-                         rows.tokens_RT * static_cast<int64_t>(kBigramToken);
-  return sum.bitwise_right_shift(kBigramShift).bitwise_and((int64_t{1} << (64 - kBigramShift)) - 1).remainder(num_rows);
 }
 
 }  // namespace tessera

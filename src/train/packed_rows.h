@@ -48,7 +48,5 @@ Patches patches_of(const PackedRows& rows, int patch_tokens);
 
 // The token before each in its text, int64 [R, T]; 0 for the first.
 at::Tensor previous_tokens(const PackedRows& rows);
-// core/bigram's row of each token, int64 [R, T].
-at::Tensor bigram_rows(const PackedRows& rows, int64_t num_rows);
 
 }  // namespace tessera

@@ -19,7 +19,7 @@ bool is_residual_output(const std::string& name) {
 }
 
 at::Tensor initial_value(const ParameterSpec& spec, const Architecture& a, uint64_t seed) {
-  if (spec.buffer || spec.name == "bigram_embedding") return at::zeros(spec.shape, at::kFloat);
+  if (spec.buffer) return at::zeros(spec.shape, at::kFloat);
   if (spec.shape.size() == 1) return at::ones(spec.shape, at::kFloat);
   // An embedding row has no fan-in; as a head its fan-in is the width, the last dimension like everywhere else.
   double deviation = 0.64 / std::sqrt(static_cast<double>(spec.shape.back()));

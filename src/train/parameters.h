@@ -14,7 +14,7 @@ namespace tessera {
 class Parameters {
  public:
   // Fresh weights: normal, standard deviation 0.64 / sqrt(fan-in), residual outputs divided by sqrt(2 L), norms 1,
-  // buffers and the table of bigrams 0. Each tensor's values depend on (seed, its name) alone.
+  // buffers 0. Each tensor's values depend on (seed, its name) alone.
   Parameters(const Architecture& architecture, uint64_t seed, at::ScalarType dtype = at::kFloat,
              at::Device device = at::kCPU);
   // From a model file, as load().
