@@ -23,8 +23,8 @@ KINDS = {
     "dense": {"model": {"hierarchy": {}, "domain_router": {"kind": "none"}, "trunk.dense_width": 48}},
     "flat": {"model": {"hierarchy": {"domains": [{"name": "all", "num_components": 5}], "num_active": 2, "unique_width": 24},
                        "domain_router": {"kind": "none"}, "component_router": {"kind": "gate"}}},
-    "trunk": {"model": {"trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
-    "wide-trunk": {"model": {"trunk.width": 128, "trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
+    "trunk": {"model": {"trunk.previous_token": True, "trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
+    "wide-trunk": {"model": {"trunk.width": 128, "trunk.previous_token": True, "trunk.num_dense_layers": 1, "trunk.dense_width": 48, "component_router": {"kind": "trunk"}}},
     "wide-planner": {"model": {"component_router": {"kind": "planner", "width": 128, "num_layers": 1, "num_heads": 2}}},
     "single": {"model": {"hierarchy": HIERARCHY | {"num_active": 1, "always_on_width": 12}}},
 }  # fmt: skip

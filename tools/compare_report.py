@@ -399,7 +399,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     everyone = f"All variants but {', '.join(f'`{n}`' for n in others_text)}, which draw other text" if others_text else "All variants"
     if distilled := [n for n in ("mhc-progressive", "distilled-level1") if n in results]:
         everyone += f" ({', '.join(f'`{n}`' for n in distilled)}: after a level 1 that was distilled on the same set beforehand)"
-    text = ["# mHC against its baselines", "",
+    text = ["# mHC against its baselines", "", plan["about"].rstrip(".") + ".", "",
             f"Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. {everyone}: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
@@ -410,7 +410,9 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
             "rounding alone moves the mean by 0.1 %.",
             "Where `choices` are at chance, read nothing into differences of them.",
             f"tokens/s: {timing['machine'] + ', commit ' + timing['commit'] if timing else 'not measured (./tessera compare --time)'}.", ""]
-    text += variant_table(core, results, plan, speeds) + ["", "![learning curves](curves.svg)", "", "Learning curves are of a few held-out sources (until 2026-11-28 the first of each domain alone), the tables of all.", ""] + pair_table(core, results) + ["", "## To reach", "",
+    text += variant_table(core, results, plan, speeds)
+    text += ["", *[f"- `{name}`: {about['about']}." for name, about in plan["core"]["variants"].items() if "about" in about]]
+    text += ["", "![learning curves](curves.svg)", "", "Learning curves are of a few held-out sources (until 2026-11-28 the first of each domain alone), the tables of all.", ""] + pair_table(core, results) + ["", "## To reach", "",
             "Change of mhc-75-100 (or what is named) against the other; `status` is by the 95 % paired bootstrap over documents and seeds, the last columns as above.",
             ""]
     text += criteria_table(rows)

@@ -46,6 +46,7 @@ std::string describe(const Architecture& a) {
   std::string text = fmt::format(
       "{} layers, width {}, {} query and {} key/value heads of {}, vocabulary {}{}, context {}", t.num_layers, t.width,
       t.num_heads, t.num_kv_heads, head_dim(t), t.vocab_size, t.tied_embeddings ? " (tied)" : "", t.context_length);
+  if (t.previous_token) text += ", reads the token before";
   if (h.domains.empty()) return text + fmt::format("\ndense feed-forward blocks of width {}", t.dense_width);
   text += fmt::format("\n{} components a layer, {} active, width {}", num_components(h), h.num_active,
                       h.base_width + h.unique_width);

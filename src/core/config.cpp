@@ -21,13 +21,20 @@ namespace {
 template <class T>
 void read(const Json& json, T& value, const std::string& key);
 
+// A key of earlier versions, at the value that meant nothing: what was written then still opens.
+bool is_retired(const std::string& name, const Json& value) { return name == "bigram_rows" && value == 0; }
+
 template <class T>
 void read_struct(const Json& json, T& value, const std::string& key) {
   if (!json.is_object()) wrong(key, "an object", json);
   std::vector<std::string> known;
   visit([&](const char* name, auto&, const char*) { known.push_back(name); }, value);
-  for (const auto& [name, unused] : json.items()) {
-    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+  for (const auto& [name, field] : json.items()) {
+    if (std::find(known.begin(), known.end(), name) != known.end() || is_retired(name, field)) continue;
+    if (name == "bigram_rows") {
+      throw Error(ErrorCode::kConfig, "config key '" + key + "." + name + "': there are no tables of bigrams any more",
+                  "trunk.previous_token takes their place; train the model anew");
+    }
     const std::string near = nearest(name, known);
     throw Error(ErrorCode::kConfig, "unknown config key '" + (key.empty() ? name : key + "." + name) + "'",
                 near.empty() ? fmt::format("known here: {}", fmt::join(known, ", ")) : "did you mean '" + near + "'?");

@@ -84,6 +84,14 @@ TEST(ConfigTest, UnknownKeysNameTheNearest) {
   EXPECT_NE(error_of(json).hint().find("batch_tokens"), std::string::npos);  // nothing is near: all are listed
 }
 
+TEST(ConfigTest, AKeyThatIsGoneOpensWhereItMeantNothing) {
+  Json json = full_json();
+  json["model"]["trunk"]["bigram_rows"] = 0;
+  EXPECT_EQ(to_json(config_from_json(json)), full_json());
+  json["model"]["trunk"]["bigram_rows"] = 512;
+  EXPECT_NE(error_of(json).hint().find("previous_token"), std::string::npos);
+}
+
 TEST(ConfigTest, NearestByEditDistance) {
   const std::vector<std::string> known = {"steps", "seed", "log_every", "lr"};
   EXPECT_EQ(nearest("stpes", known), "steps");

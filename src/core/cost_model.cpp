@@ -117,7 +117,7 @@ TrainBytes train_bytes(const Architecture& a, const TrainConfig& train) {
   const ParameterCount count = count_parameters(a);
   const bool is_bf16 = train.precision == "bf16";
   const double total = static_cast<double>(count.total()), learnt = static_cast<double>(count.total() - count.buffers);
-  double elements = 0;  // a token
+  double elements = a.trunk.previous_token ? 2.0 * a.trunk.width : 0;  // a token
   for (int l = 0; l < a.trunk.num_layers; ++l) elements += layer_activations(a, l);
   if (num_component_layers(a) > 0) {
     if ((a.component_router.kind == "planner" || a.component_router.kind == "sum")) {

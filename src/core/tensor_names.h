@@ -14,7 +14,7 @@ namespace tessera {
 enum class Part {
   kEmbedding,
   kHead,
-  kAttention,
+  kAttention,  // and what reads the token before, which attention need not find then
   kNorm,
   kDense,
   kBank,

@@ -38,8 +38,8 @@ int64_t scratch_bytes(const Architecture& a, int num_threads) {
   const Trunk& t = a.trunk;
   const Hierarchy& h = a.hierarchy;
   const int64_t rows = kBudgetPassTokens, heads = int64_t{t.num_heads} * head_dim(t), layers = num_component_layers(a);
-  // Numbers a row, as f32 with their quantised form (4 + at most 2.25 bytes): trunk and attention, the dense block,
-  // routers, the component layer.
+  // Numbers a row, as f32 with their quantised form (4 + at most 2.25 bytes): trunk and attention, the rows
+  // before, the dense block, routers, the component layer.
   int64_t numbers = (t.previous_token ? 9 : 8) * int64_t{t.width} + 3 * heads + 4 * int64_t{t.dense_width};
   int64_t bytes = 0;
   if (layers > 0) {

@@ -28,7 +28,8 @@ class Loader {
       refuse(tensor);
     }
     TESSERA_CHECK(tensor.end - tensor.begin == static_cast<uint64_t>(matrix_bytes(matrix.type, outputs, inputs)), name);
-    // Matrices of a block read the same rows, in one form; embeddings and head (no dot) stand alone.
+    // Matrices of a block read the same rows, in one form; embeddings, what reads the token before and head (no dot)
+    // stand alone.
     if (matrix.is_quantised() && name.find('.') != std::string::npos) {
       if (quantised_.value_or(matrix.type) != matrix.type) {
         throw Error(ErrorCode::kData,

@@ -42,9 +42,8 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   const Visible visible = causal(rows.starts_RT, embedded_RTD);
   at::Tensor x = embedded_RTD;
   if (t.previous_token) {
-    const at::Tensor is_first_RT1 = (rows.positions_RT == 0).unsqueeze(-1);
-    const at::Tensor before_RTD = at::embedding(p["embedding"], previous_tokens(rows)).masked_fill(is_first_RT1, 0);
-    x = x + project(before_RTD.to(compute_dtype_), p["previous_token"]);
+    const at::Tensor is_first_RT1 = (rows.positions_RT == 0).unsqueeze(-1);  // of its piece
+    x = x + project(embedded_RTD.roll({1}, {1}).masked_fill(is_first_RT1, 0), p["previous_token"]);
   }
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";

@@ -108,8 +108,4 @@ Patches patches_of(const PackedRows& rows, int patch_tokens) {
   return patches;
 }
 
-at::Tensor previous_tokens(const PackedRows& rows) {
-  return rows.tokens_RT.roll({1}, {1}).masked_fill_(rows.positions_RT == 0, 0);
-}
-
 }  // namespace tessera

@@ -46,7 +46,4 @@ struct Patches {
 };
 Patches patches_of(const PackedRows& rows, int patch_tokens);
 
-// The token before each in its text, int64 [R, T]; 0 for the first.
-at::Tensor previous_tokens(const PackedRows& rows);
-
 }  // namespace tessera

@@ -362,8 +362,12 @@ bool is_finished(const fs::path& run, const Config& config) {
   if (checkpoints.empty() || !fs::exists(checkpoints.back() / "state.json")) return false;
   const Json state = read_json_file(checkpoints.back() / "state.json");
   if (state.value("step", int64_t{0}) != config.train.steps || !state.contains("config")) return false;
-  Config mine = config;
-  const Config theirs = config_from_json(state["config"]);
+  Config mine = config, theirs;
+  try {
+    theirs = config_from_json(state["config"]);
+  } catch (const Error&) {
+    return false;  // of a version that had other keys
+  }
   mine.model.trunk.vocab_size = theirs.model.trunk.vocab_size;  // resolved from the data when the run started
   if (!mine.router.init.empty()) mine.model.domain_router = theirs.model.domain_router;
   return what_is_trained(mine) == what_is_trained(theirs);
