@@ -152,10 +152,11 @@ def test_a_variant_that_draws_other_text_has_other_batches(out):
 
 def test_a_plan_without_ablations_gives_a_page_without_them(out):
     plan = out / "plan.json"
-    plan.write_text(json.dumps({"core": {"seeds": [1], "variants": {"mhc-75-100": {}, "flat-32": {}}}}))
+    plan.write_text(json.dumps({"core": {"seeds": [1], "variants": {"mhc-75-100": {"about": "of our kind"}, "flat-32": {}}}, "about": "What is trained"}))
     assert compare_report.main(["--out", str(out), "--plan", str(plan)]) == 0
     page = (out / "README.md").read_text()
     assert "missing" not in page and "Ablations" not in page and "flat-24" not in page
+    assert "What is trained.\n" in page and "- `mhc-75-100`: of our kind.\n" in page and "- `flat-32`" not in page
     assert {r["theirs"] for r in json.loads((out / "criteria.json").read_text())} == {"flat-32"} and not (out / "ablations.svg").exists()
 
 

@@ -399,7 +399,7 @@ def page(plan: dict, results: Results, rows: list[dict], ablations: list[dict], 
     everyone = f"All variants but {', '.join(f'`{n}`' for n in others_text)}, which draw other text" if others_text else "All variants"
     if distilled := [n for n in ("mhc-progressive", "distilled-level1") if n in results]:
         everyone += f" ({', '.join(f'`{n}`' for n in distilled)}: after a level 1 that was distilled on the same set beforehand)"
-    text = ["# mHC against its baselines", "", plan["about"].rstrip(".") + ".", "",
+    text = ["# mHC against its baselines", "", *([plan["about"] + ".", ""] if "about" in plan else []),
             f"Made by `python tools/compare_report.py` from `results/`, which `./tessera compare` writes. {everyone}: the same tokens in the",
             "same order for a seed (the hash of the batches is in each result), the same optimizer recipe. Bits per byte on samples of every held-out source;",
             "`cross`: vignettes and notebooks that mix domains; `spliced`: 2 to 4 pieces of held-out documents of any domain; `choices`: cross-domain four-way multiple choice, mean of the three tasks, length-normalised",
