@@ -114,7 +114,7 @@ int run_demo(const std::string& config_path, bool json) {
     for (const Prompt& prompt : kPrompts) {
       engine::GenerateOptions options;
       options.max_tokens = 90;
-      options.sampler.temperature = 0.7;
+      options.sampler.repetition_penalty = 1.1;  // so young a model goes on copying what it wrote otherwise
       const engine::Generated generated = generate(engine, tokenizer, prompt.text, options);
       results["sample_text"].push_back(
           {{"domain", prompt.domain}, {"text", text_with_route(generated, tokenizer, folder.architecture, false)}});
