@@ -33,7 +33,7 @@ void read_struct(const Json& json, T& value, const std::string& key) {
     if (std::find(known.begin(), known.end(), name) != known.end() || is_retired(name, field)) continue;
     if (name == "bigram_rows") {
       throw Error(ErrorCode::kConfig, "config key '" + key + "." + name + "': there are no tables of bigrams any more",
-                  "trunk.previous_token takes their place; train the model anew");
+                  "trunk.previous_token takes their place; move the old run out of the way and train anew");
     }
     const std::string near = nearest(name, known);
     throw Error(ErrorCode::kConfig, "unknown config key '" + (key.empty() ? name : key + "." + name) + "'",
