@@ -207,6 +207,9 @@ def criteria(results: Results, planned: set[str]) -> list[dict]:
         ("sharing (with the hierarchy) better than hierarchy without sharing: upper end below 0", ours, "hierarchy-no-sharing", "mean", lambda i: i[2] < 0),
         ("sharing (alone) better than hierarchy without sharing: upper end below 0", "sharing-no-hierarchy", "hierarchy-no-sharing", "mean", lambda i: i[2] < 0),
         ("within 1 % of flat-32-plan: upper end at most +1 %", ours, "flat-32-plan", "mean", lambda i: i[2] <= 1.0),
+        ("better than flat-30-dense-first, as large and with such a first layer, in the mean: upper end below 0", ours, "flat-30-dense-first", "mean", lambda i: i[2] < 0),
+        ("better than flat-30-dense-first across domains, bits per byte: upper end below 0", ours, "flat-30-dense-first", "cross", lambda i: i[2] < 0),
+        ("better than flat-30-dense-first across domains, accuracy: lower end above 0", ours, "flat-30-dense-first", "accuracy", lambda i: i[1] > 0),
         ("within 1 % of flat-64, as fine and a third larger: upper end at most +1 %", ours, "flat-64", "mean", lambda i: i[2] <= 1.0),
     ]
     # Held to what mhc-75-100 is held to, with 61 % of flat-32's weights instead of 75 %. A flat MoE loses by a livelier bias, so it keeps its own.

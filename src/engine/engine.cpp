@@ -140,6 +140,7 @@ Engine::Pass Engine::begin_pass(std::span<const Segment> segments) {
     copy_weight_row(weights_.embedding, row.sequence->tokens[static_cast<size_t>(row.position)],
                     &x_[static_cast<size_t>(r * t.width)]);
   });
+  if (t.previous_token) add_previous_tokens(pass.rows);
   if (!has_routes) return pass;
   {
     const Stopwatch stopwatch(routing_s_);
@@ -165,7 +166,6 @@ std::span<const float> Engine::forward(std::span<const Segment> segments) {
     segment.sequence->trunk.reserve(segment.sequence->length());
     rotary_.reserve(segment.sequence->length());
   }
-  if (t.previous_token) add_previous_tokens(pass.rows);
 
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const BlockWeights& block = weights_.blocks[static_cast<size_t>(layer)];

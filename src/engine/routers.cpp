@@ -173,7 +173,7 @@ std::vector<std::vector<float>> Routers::encode_chunks(Sequence& sequence, int64
   return decided;
 }
 
-void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
+void Routers::plan(std::span<const TokenRow> rows, const float* x_RD) {
   const ComponentRouter& c = architecture_.component_router;
   const Hierarchy& h = architecture_.hierarchy;
   const size_t m = routed_.size(), num_domains = h.domains.size();
@@ -220,7 +220,7 @@ void Routers::plan(std::span<const TokenRow> rows, const float* embedded_RD) {
   const float eps = static_cast<float>(architecture_.trunk.norm_eps);
   const int64_t num_rows = static_cast<int64_t>(rows.size()), width = c.width, embedding = architecture_.trunk.width;
   embedded_.resize(num_rows, embedding);
-  std::copy_n(embedded_RD, num_rows * embedding, embedded_.values.begin());
+  std::copy_n(x_RD, num_rows * embedding, embedded_.values.begin());
   std::vector<RowPlace> places;
   for (int64_t r = 0; r < num_rows; ++r) {
     const TokenRow& row = rows[static_cast<size_t>(r)];

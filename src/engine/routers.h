@@ -34,8 +34,8 @@ class Routers {
   // Level 1 for tokens [begin, sequence.length()), which were just appended: begins chunks with the decision in force
   // and encodes those that end.
   void decide_domains(Sequence& sequence, int64_t begin);
-  // Begins a pass of these rows, with a planner's choices for them; embedded_RD are their embeddings.
-  void plan(std::span<const TokenRow> rows, const float* embedded_RD);
+  // Begins a pass of these rows, with a planner's choices for them; x_RD is what the trunk reads.
+  void plan(std::span<const TokenRow> rows, const float* x_RD);
   // The choices of the layers [layer, choosable_end(layer)) from x, the normed input of the component layer `layer`: a
   // gate's, or those of heads on the trunk.
   void choose(int layer, Activations& x);

@@ -31,20 +31,20 @@ Forward Model::forward(const PackedRows& rows, const RoutingOptions& options) co
   const Trunk& t = architecture_.trunk;
   Forward out;
   // The routers stay in the weights' precision under bf16 (selective precision: Fedus et al. 2022, arXiv 2101.03961).
-  const at::Tensor exact_RTD = at::embedding(p["embedding"], rows.tokens_RT);
-  const at::Tensor embedded_RTD = exact_RTD.to(compute_dtype_);
-  ComponentChooser chooser(architecture_, p, rows, options);
-  if (num_component_layers(architecture_) > 0) {
-    out.domains = plan_domains(architecture_, p, rows, exact_RTD, options);
-    chooser.plan(exact_RTD, out.domains);
-  }
-  const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_, t.rope_divisors);
-  const Visible visible = causal(rows.starts_RT, embedded_RTD);
+  const at::Tensor embedded_RTD = at::embedding(p["embedding"], rows.tokens_RT);
   at::Tensor x = embedded_RTD;
   if (t.previous_token) {
     const at::Tensor is_first_RT1 = (rows.positions_RT == 0).unsqueeze(-1);  // of its piece
     x = x + project(embedded_RTD.roll({1}, {1}).masked_fill(is_first_RT1, 0), p["previous_token"]);
   }
+  ComponentChooser chooser(architecture_, p, rows, options);
+  if (num_component_layers(architecture_) > 0) {
+    out.domains = plan_domains(architecture_, p, rows, embedded_RTD, options);
+    chooser.plan(x, out.domains);
+  }
+  x = x.to(compute_dtype_);
+  const Rotary rope = rotary(rows.positions_RT, head_dim(t), t.rope_theta, compute_dtype_, t.rope_divisors);
+  const Visible visible = causal(rows.starts_RT, x);
   for (int layer = 0; layer < t.num_layers; ++layer) {
     const std::string prefix = "layers." + std::to_string(layer) + ".";
     const AttentionWeights weights{p[prefix + "attention.query"], p[prefix + "attention.key"],

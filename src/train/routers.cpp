@@ -94,7 +94,7 @@ ComponentChooser::ComponentChooser(const Architecture& architecture, const Param
                                    const PackedRows& rows, const RoutingOptions& options)
     : architecture_(architecture), parameters_(parameters), rows_(rows), options_(options) {}
 
-void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& domains) {
+void ComponentChooser::plan(const at::Tensor& x_RTD, const DomainPlan& domains) {
   const Architecture& a = architecture_;
   const ComponentRouter& c = a.component_router;
   eligible_ = eligible_by_chunk(a, domains, rows_.chunks.size());
@@ -104,11 +104,11 @@ void ComponentChooser::plan(const at::Tensor& embedded_RTD, const DomainPlan& do
     std::fill(chunk_S_.begin() + chunk.row * rows_.num_tokens + chunk.begin,
               chunk_S_.begin() + chunk.row * rows_.num_tokens + chunk.end, static_cast<int32_t>(i));
   }
-  if (c.prior_weight != 0) log_prior_SN_ = log_prior(domains).to(embedded_RTD.device());
+  if (c.prior_weight != 0) log_prior_SN_ = log_prior(domains).to(x_RTD.device());
   if (options_.replay) return;
   active_CM_ = domains.active_CM;
   if (c.kind == "gate" || c.kind == "trunk") return;
-  at::Tensor x = project(embedded_RTD, parameters_["component_router.input"]);
+  at::Tensor x = project(x_RTD, parameters_["component_router.input"]);
   const Rotary rope = router_rotary(rows_, c.width / c.num_heads, a.trunk.rope_theta, x.scalar_type());
   const Visible visible = causal(rows_.starts_RT, x);
   for (int i = 0; i < c.num_layers; ++i) {

@@ -54,7 +54,8 @@ class ComponentChooser {
  public:
   ComponentChooser(const Architecture& architecture, const Parameters& parameters, const PackedRows& rows,
                    const RoutingOptions& options);
-  void plan(const at::Tensor& embedded_RTD, const DomainPlan& domains);
+  // x_RTD: what the trunk reads, in the weights' precision.
+  void plan(const at::Tensor& x_RTD, const DomainPlan& domains);
   LayerChoice choose(int layer, at::Tensor x_SD);
 
  private:
