@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import compare_report  # noqa: E402
+import compare_statistics as statistics  # noqa: E402
 
-DOMAINS = compare_report.DOMAINS
+DOMAINS = statistics.DOMAINS
 
 
 def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", domains=DOMAINS, has_spliced=True, splice_share=0.1):
@@ -25,14 +26,14 @@ def write_result(folder, variant, seed, factor, accuracy=0.5, batch_hash="b", do
                     "bytes": [size] * 120, "bits": [x * (factor + noise) for d in domains for x in cost[d]]},
         "cross": {"domains": ["cross"], "domain": [0] * 30, "sources": ["s"], "source": [0] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["cross"]]},
         "spliced": {"domains": ["spliced"], "domain": [0] * 30, "sources": ["spliced"], "source": [0] * 30, "bytes": [size] * 30, "bits": [x * (factor + noise) for x in cost["spliced"]]},
-        "choices": {t: "".join("1" if r < accuracy else "0" for r in np.random.default_rng(3).random(400)) for t in compare_report.TASKS},
+        "choices": {t: "".join("1" if r < accuracy else "0" for r in np.random.default_rng(3).random(400)) for t in statistics.TASKS},
     }
     details["choices_by_gain"] = details["choices"]
     mean = {d: float(cost[d].sum() * (factor + noise) / (30 * size)) for d in cost}
-    accuracies = {**{t: accuracy for t in compare_report.TASKS}, "mean": accuracy}
+    accuracies = {**{t: accuracy for t in statistics.TASKS}, "mean": accuracy}
     result = {"variant": variant, "seed": seed, "steps": 10, "tokens": 40960, "total_parameters": 7, "active_parameters": 3, "data_hash": "d",
               "batch_hash": f"{batch_hash}{seed}", "suite_hash": "s", "commit": "c", "config": {"data": {"splice_share": splice_share}, "train": {"device": "cpu"}}, "bpb": {d: mean[d] for d in DOMAINS}, "cross_bpb": mean["cross"], "spliced_bpb": mean["spliced"],
-              "cross_accuracy": accuracies, "cross_accuracy_by_gain": accuracies, "items": {t: 400 for t in compare_report.TASKS},
+              "cross_accuracy": accuracies, "cross_accuracy_by_gain": accuracies, "items": {t: 400 for t in statistics.TASKS},
               "curve": [{"tokens": t, "bpb": {d: 3 - t / 1e5 for d in DOMAINS}, "mean": 3 - t / 1e5} for t in (10000, 20000, 40960)], "details": details}
     if not has_spliced:  # made before there was such text
         del result["spliced_bpb"], details["spliced"]
@@ -93,7 +94,7 @@ def test_an_interval_covers_the_spread_of_documents():
     bits = rng.normal(2000, 100, (2, 120))
     for side in bits:
         pairs.append({"details": {"heldout": {"domains": list(DOMAINS), "domain": [0] * 30 + [1] * 30 + [2] * 30 + [3] * 30, "bytes": [1000] * 120, "bits": list(side)}}})
-    value, low, high = compare_report.bpb_change([tuple(pairs)], "heldout", ("code",))
+    value, low, high = statistics.bpb_change([tuple(pairs)], "heldout", ("code",))
     expected = 100 * np.std(bits[0, :30] - bits[1, :30], ddof=1) / np.sqrt(30) / 2000  # standard error of the paired difference, %
     assert low < value < high and (high - low) / 2 == pytest.approx(1.96 * expected, rel=0.15)
 
@@ -106,20 +107,20 @@ def pair_of(ours: list[float], theirs: list[float], sources: list[str]) -> tuple
 
 def test_an_interval_covers_the_spread_of_seeds():
     pairs = [pair_of([99.0] * 8, [100.0] * 8, ["s"] * 8), pair_of([101.0] * 8, [100.0] * 8, ["s"] * 8)]
-    value, low, high = compare_report.change_of(pairs, "mean")  # of two seeds one may be drawn twice
+    value, low, high = statistics.change_of(pairs, "mean")  # of two seeds one may be drawn twice
     assert value == pytest.approx(0) and low == pytest.approx(-1) and high == pytest.approx(1)
-    value, low, high = compare_report.change_by_t(pairs, "mean")  # standard error 1 % (deviation sqrt 2, two seeds)
+    value, low, high = statistics.change_by_t(pairs, "mean")  # standard error 1 % (deviation sqrt 2, two seeds)
     assert value == pytest.approx(0) and (low, high) == (pytest.approx(-12.706), pytest.approx(12.706))
-    assert compare_report.change_by_t(pairs[:1], "mean") is None
+    assert statistics.change_by_t(pairs[:1], "mean") is None
 
 
 def test_what_one_source_does_is_not_taken_for_many_documents():
     sources = ["a"] * 4 + ["b"] * 4
     pairs = [pair_of([98.0] * 4 + [100.0] * 4, [100.0] * 8, sources)] * 3
-    _, _, high = compare_report.change_of(pairs, "code")
-    _, _, high_by_source = compare_report.change_of(pairs, "code", "source")
+    _, _, high = statistics.change_of(pairs, "code")
+    _, _, high_by_source = statistics.change_of(pairs, "code", "source")
     assert high < -0.1 and high_by_source == pytest.approx(0)  # source b drawn twice
-    assert compare_report.by_source(pairs)["code", "a"] == pytest.approx(-2)
+    assert statistics.by_source(pairs)["code", "a"] == pytest.approx(-2)
 
 
 def test_tables_of_more_seeds_hold_those_that_all_have(out):

@@ -23,7 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from compare_figures import COLORS, GRID, INK, svg_page, svg_text, ticks  # noqa: E402
-from compare_report import DOMAINS, Results, bpb_change, head, mean_bpb, mean_sd, pm, row, shown, shown_pair  # noqa: E402
+from compare_report import head, pm, row, shown, shown_pair  # noqa: E402
+from compare_statistics import DOMAINS, Results, bpb_change, mean_bpb, mean_sd  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEPS = {"sweep": "sweep.svg", "dense_first": "dense_first.svg"}
