@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mini_model_test import MODEL
-from routing_test import TESSERA
+from programs import TESSERA
 
 
 class Terminal:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from routing_test import CONFIG, TESSERA, TOKENIZER, TRAIN, last_json, run, write_documents
+from programs import TESSERA, TOKENIZER, TRAIN
+from routing_test import CONFIG, last_json, run, write_documents
 
 VARIANTS = {"wide": {}, "narrow": {"model": {"hierarchy": {"unique_width": 8}}}}
 

@@ -11,7 +11,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from bad_input_test import CONFIG, TESSERA, TOKENIZER, TRAIN, run, write_documents
+from programs import TESSERA, TOKENIZER, TRAIN, run
+from tiny_run import CONFIG, write_documents
 
 HIERARCHY = CONFIG["model"]["hierarchy"]
 KINDS = {

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from programs import ROOT
+
 PROGRAM = r"""
 #include "base/event_file.h"
 int main(int, char** argv) {

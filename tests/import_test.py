@@ -1,10 +1,8 @@
 """Imported models against transformers: the same weights, from a Hugging Face folder or a GGUF file, give the same
-logits to 1e-4; quantised blocks give the numbers of the `gguf` package's reference. TESSERA_BIN and TESSERA_TRAIN_BIN
-name other builds."""
+logits to 1e-4; quantised blocks give the numbers of the `gguf` package's reference."""
 
 import copy
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -19,9 +17,8 @@ from gguf import GGMLQuantizationType as Quantised
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-ROOT = pathlib.Path(__file__).parent.parent
-TESSERA = os.environ.get("TESSERA_BIN", str(ROOT / "build/release/tessera"))
-TRAINER = os.environ.get("TESSERA_TRAIN_BIN", str(ROOT / "build/release/tessera-train"))
+from programs import ROOT, TESSERA, TRAIN
+
 SIZES = dict(vocab_size=300, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=0, eos_token_id=7)  # fmt: skip
 
@@ -62,7 +59,7 @@ def import_model(source: pathlib.Path, out: pathlib.Path, *arguments: str) -> di
 def logits_of(folder: pathlib.Path, rows: list[list[int]]) -> list[np.ndarray]:
     """The engine's; the trainer's are near them."""
     found = []
-    for program in (TESSERA, TRAINER):
+    for program in (TESSERA, TRAIN):
         out = folder.parent / "logits.safetensors"
         subprocess.run([program, "score", folder, "--logits", out, "--threads", "1"], check=True, text=True, capture_output=True,
                        input="\n".join(map(json.dumps, rows)))  # fmt: skip

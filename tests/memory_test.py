@@ -10,7 +10,7 @@ import struct
 import numpy as np
 import pytest
 
-from bad_input_test import TESSERA, TOKENIZER, run
+from programs import TESSERA, TOKENIZER, run
 
 WIDTH, LAYERS, BANKS, BASE, UNIQUE, ROUTER, VOCAB = 256, 4, 4, 256, 512, 32, 4096
 DOMAINS = [("general", 12, True), ("code", 6, False), ("mathematics", 6, False), ("prose", 6, False)]

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 from safetensors import safe_open
 
-from bad_input_test import ROOT, TESSERA, run
 from engine_parity_test import assert_engine_equals_trainer
+from programs import ROOT, TESSERA, run
 
 MODEL = ROOT / "models/tessera-mini"
 PROMPTS = {

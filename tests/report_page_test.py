@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from programs import ROOT
+
 APPS = ROOT / "src/apps"
 PARTS = ["report_page.html", "report_page.css", "report_charts.js", "report_samples.js", "report_page.js"]
 ATLAS_PARTS = ["atlas_page.html", "report_page.css", "report_charts.js", "atlas_page.js"]

@@ -9,10 +9,8 @@ import subprocess
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
-TESSERA = os.environ.get("TESSERA_BIN", str(ROOT / "build/release/tessera"))
-TRAIN = os.environ.get("TESSERA_TRAIN_BIN", str(ROOT / "build/release/tessera-train"))
-TOKENIZER = ROOT / "data/tokenizers/tessera-4096.json"
+from programs import ROOT, TESSERA, TOKENIZER, TRAIN
+
 WORDS = {
     "code": ["return", "if (x)", "int y = 3;", "for i in range(9):", "print(x)", "def f(a):", "x += 1;", "import os", "{", "}"],
     "prose": ["the old whale", "she said", "once upon a time", "a grey morning", "he walked home", "and wept.", "The sea", "was calm,"],

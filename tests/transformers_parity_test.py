@@ -1,7 +1,6 @@
 """The trainer's model against transformers' Llama and Mixtral: the same weights give the same logits to 1e-4."""
 
 import json
-import os
 import pathlib
 import subprocess
 
@@ -11,8 +10,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-ROOT = pathlib.Path(__file__).parent.parent
-TRAINER = pathlib.Path(os.environ.get("TESSERA_TRAIN_BIN", ROOT / "build/release/tessera-train"))
+from programs import TRAIN
+
 SIZES = dict(vocab_size=300, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
              rms_norm_eps=1e-5, tie_word_embeddings=False)
 
@@ -60,7 +59,7 @@ def logits_of_both(tmp_path: pathlib.Path, model: torch.nn.Module, hierarchy: di
     folder = tmp_path / "model"
     write_model(folder, model, hierarchy, dense_width)
     tokens = torch.randint(0, SIZES["vocab_size"], (3, 100), generator=torch.Generator().manual_seed(2))
-    subprocess.run([TRAINER, "score", folder, "--logits", tmp_path / "logits.safetensors"], check=True, text=True, capture_output=True,
+    subprocess.run([TRAIN, "score", folder, "--logits", tmp_path / "logits.safetensors"], check=True, text=True, capture_output=True,
                    input="\n".join(json.dumps(row.tolist()) for row in tokens))
     ours = load_file(tmp_path / "logits.safetensors")
     with torch.no_grad():
