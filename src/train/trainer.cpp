@@ -150,9 +150,18 @@ Run::Run(const Config& config, const ShardSet& shards, Tokenizer tokenizer, Firs
   log_ = std::make_unique<MetricsLog>(folder_, steps_);
 }
 
+// What a checkpoint was written with: a version that had other keys may have written it.
+Config config_of(const Checkpoint& checkpoint) {
+  try {
+    return config_from_json(checkpoint.state.at("config"));
+  } catch (const Error& e) {
+    throw Error(e.code(), checkpoint.path.string() + ": " + e.what(), e.hint());
+  }
+}
+
 void Run::resume_from(const Checkpoint& checkpoint) {
   const Json& state = checkpoint.state;
-  Json mine = what_is_trained(config_), theirs = what_is_trained(config_from_json(state.at("config")));
+  Json mine = what_is_trained(config_), theirs = what_is_trained(config_of(checkpoint));
   for (Json* json : {&mine, &theirs}) {
     (*json)["train"].erase("steps");  // how long may differ when a run goes on
     (*json)["data"].erase("path");    // and where the data lie: what they are is checked below

@@ -303,6 +303,28 @@ TEST_F(Trainer, ARunThatFellBackPastABrokenCheckpointIsWhatItIsNow) {
   EXPECT_TRUE(fs::exists(first.run / "checkpoints/step-00000015/model/model.safetensors"));
 }
 
+TEST_F(Trainer, ARunOfAVersionWithOtherKeysIsNotTakenForThisOneAndIsNamed) {
+  Config c = config("old");
+  c.train.steps = 2;
+  const TrainResult first = train(c, options());
+  EXPECT_TRUE(is_finished(first.run, c));
+  const fs::path checkpoint = first.run / "checkpoints/step-00000002";
+  Json state = read_json_file(checkpoint / "state.json");
+  state["config"]["model"]["trunk"]["bigram_rows"] = 512;
+  state.erase("hash");  // as then
+  write_json_file(checkpoint / "state.json", state);
+  EXPECT_FALSE(is_finished(first.run, c));
+  TrainOptions resume = options();
+  resume.resume = true;
+  try {
+    train(c, resume);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(std::string(e.what()).rfind(checkpoint.string(), 0), 0u) << e.what();
+    EXPECT_NE(std::string(e.what()).find("bigram_rows"), std::string::npos) << e.what();
+  }
+}
+
 TEST_F(Trainer, ARunIsOneProcessAndItsDataMayMove) {
   Config c = config("moves");
   c.train.steps = 2;
