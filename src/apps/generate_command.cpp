@@ -56,9 +56,13 @@ void add_generate_command(CLI::App& app) {
     LoadedEngine loaded = load_engine(args->engine);
     args->options.stop_tokens = loaded.stop_tokens;
     if (!args->grammar.empty()) args->options.grammar = load_grammar(args->grammar);
-    const engine::Generated generated = generate(*loaded.engine, loaded.tokenizer, args->prompt, args->options);
-    std::cout << text_with_route(generated, loaded.tokenizer, loaded.engine->architecture(),
-                                 ::isatty(STDOUT_FILENO) != 0);
+    engine::Batch batch(*loaded.engine, loaded.tokenizer);
+    const auto generation = batch.add(engine::prompt_tokens(loaded.tokenizer, args->prompt), args->options);
+    RouteLines lines(loaded.tokenizer, loaded.engine->architecture(), ::isatty(STDOUT_FILENO) != 0);
+    while (batch.step()) std::cout << lines.take(generation->result(), generation->route(), false) << std::flush;
+    const engine::Generated& generated = generation->result();
+    if (generated.error) throw *generated.error;
+    std::cout << lines.take(generated, generated.route, true);
     const int num_generated = static_cast<int>(generated.tokens.size()) - generated.num_prompt_tokens;
     if (generated.finish_reason == "length" && num_generated < args->options.max_tokens)
       log_info("the text ends at the model's context of {} tokens", loaded.engine->context_length());

@@ -58,34 +58,42 @@ std::string beside(const Route& route, const Hierarchy& h, int begin, int end) {
 
 }  // namespace
 
-std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& a,
-                            bool colour) {
-  std::string out, line, bytes;
-  int line_begin = 0;
-  auto end_line = [&](int end) {
-    const std::string route = beside(g.route, a.hierarchy, line_begin, end);
-    const size_t width = display_width(line);
-    out += line + std::string(width < kColumns ? kColumns - width : 0, ' ') + (colour ? "  \033[2m| " : "  | ") +
-           route + (colour ? "\033[0m\n" : "\n");
-    line.clear();
-    line_begin = end;
-  };
-  for (int i = 0; i < static_cast<int>(g.tokens.size()); ++i) {
-    if (g.tokens[static_cast<size_t>(i)] == tokenizer.bos()) continue;
-    bytes += tokenizer.token_bytes(g.tokens[static_cast<size_t>(i)]);
-    std::string piece = take_characters(bytes, i + 1 == static_cast<int>(g.tokens.size()));
+std::string RouteLines::end_line(const Route& route, int end) {
+  const std::string beside_it = beside(route, architecture_.hierarchy, line_begin_, end);
+  const size_t width = display_width(line_);
+  std::string out = line_ + std::string(width < kColumns ? kColumns - width : 0, ' ') +
+                    (colour_ ? "  \033[2m| " : "  | ") + beside_it + (colour_ ? "\033[0m\n" : "\n");
+  line_.clear();
+  line_begin_ = end;
+  return out;
+}
+
+std::string RouteLines::take(const engine::Generated& g, const Route& route, bool last) {
+  const int num_tokens = static_cast<int>(g.tokens.size());
+  std::string out;
+  // What the last token is routed to is known when it is run.
+  for (const int end = last ? num_tokens : std::min(num_tokens, route.num_tokens); next_ < end;) {
+    const int i = next_++;
+    if (g.tokens[static_cast<size_t>(i)] == tokenizer_.bos()) continue;
+    bytes_ += tokenizer_.token_bytes(g.tokens[static_cast<size_t>(i)]);
+    std::string piece = take_characters(bytes_, last && next_ == end);
     if (i == g.num_prompt_tokens) piece.insert(0, "▸");  // where the model goes on
     for (char c : piece) {
       if (c == '\n') {
-        end_line(i + 1);
+        out += end_line(route, next_);
       } else {
-        line += c == '\t' ? ' ' : c;
+        line_ += c == '\t' ? ' ' : c;
       }
     }
-    if (display_width(line) >= kColumns - 8) end_line(i + 1);
+    if (display_width(line_) >= kColumns - 8) out += end_line(route, next_);
   }
-  if (!line.empty()) end_line(static_cast<int>(g.tokens.size()));
+  if (last && !line_.empty()) out += end_line(route, num_tokens);
   return out;
+}
+
+std::string text_with_route(const engine::Generated& g, const Tokenizer& tokenizer, const Architecture& architecture,
+                            bool colour) {
+  return RouteLines(tokenizer, architecture, colour).take(g, g.route, true);
 }
 
 Json sample_json(const engine::Generated& g, const Tokenizer& tokenizer, const std::string& domain) {

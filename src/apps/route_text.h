@@ -9,7 +9,25 @@
 namespace tessera {
 
 // Lines of text on the left; on the right the domain that level 1 favours there and the components most used in the
-// line.
+// line. Tokenizer and architecture outlive it.
+class RouteLines {
+ public:
+  RouteLines(const Tokenizer& tokenizer, const Architecture& architecture, bool colour)
+      : tokenizer_(tokenizer), architecture_(architecture), colour_(colour) {}
+  // The lines that `generated` has completed since the last call, `route` being its route so far; `last`: the rest too.
+  std::string take(const engine::Generated& generated, const Route& route, bool last);
+
+ private:
+  std::string end_line(const Route& route, int end);
+
+  const Tokenizer& tokenizer_;
+  const Architecture& architecture_;
+  bool colour_;
+  std::string line_, bytes_;       // not printed yet; not a character yet
+  int next_ = 0, line_begin_ = 0;  // tokens
+};
+
+// All of them.
 std::string text_with_route(const engine::Generated& generated, const Tokenizer& tokenizer,
                             const Architecture& architecture, bool colour);
 
