@@ -188,7 +188,7 @@ std::vector<Finding> examine(const fs::path& root) {
       find_tool("cmake", "cmake --version 2>/dev/null", "cmake"),
       find_tool("ninja", "ninja --version 2>/dev/null", "ninja-build"),
       {"torch (LibTorch)", torch.empty() ? "not found in " + (root / ".venv").string() : torch, !torch.empty(),
-       "./tessera setup", true},
+       "./tessera setup, or any command that trains; running models takes none", false},
       find_data(root, "small"),
       find_data(root, "full"),
   };
