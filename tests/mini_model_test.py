@@ -20,10 +20,10 @@ def test_is_small_bf16_and_of_the_stated_shape():
     assert sum(f.stat().st_size for f in MODEL.iterdir()) <= 32e6
     config = json.loads((MODEL / "config.json").read_text())
     domains = config["model"]["hierarchy"]["domains"]
-    assert [(d["name"], d["num_components"]) for d in domains if d.get("always")] == [("general", 16)]
+    assert [(d["name"], d["num_components"]) for d in domains if d.get("always")] == [("general", 56)]
     assert [d["num_components"] for d in domains if not d.get("always")] == [4] * 4
     with safe_open(MODEL / "model.safetensors", "pt") as tensors:
-        assert tensors.get_slice("layers.0.components.3.down").get_dtype() == "BF16"
+        assert tensors.get_slice("layers.1.components.3.down").get_dtype() == "BF16"
     assert json.loads((MODEL / "metrics.jsonl").read_text().splitlines()[-1])["step"] > 0
 
 
