@@ -7,9 +7,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/float_bits.h"
-#include "base/json.h"
 #include "core/gguf_model_fixture.h"
-#include "core/tensor_names.h"
 
 namespace tessera {
 namespace {

@@ -50,7 +50,7 @@ struct Generated {
 class Generation {
  public:
   const Generated& result() const { return result_; }
-  const Route& route() const { return is_finished() ? result_.route : sequence_.route; }  // so far
+  const Route& route() const { return result_.route.num_tokens > 0 ? result_.route : sequence_.route; }  // so far
   bool is_finished() const { return !result_.finish_reason.empty(); }
   void cancel() {
     if (!is_finished()) result_.finish_reason = "cancelled";

@@ -15,7 +15,7 @@ struct TeacherWindow {
   std::vector<float> target_M;  // shares of the chunk behind
 };
 
-// Throws as check_draws.
+// `count` windows of whole chunks; `splice_share` of the texts are pieces of several domains. Throws as check_draws.
 std::vector<TeacherWindow> draw_windows(const DomainSampler& sampler, const Tokenizer& tokenizer, int chunk_tokens,
                                         int count, double splice_share, Rng& rng);
 
@@ -25,7 +25,8 @@ void tune_teacher(Teacher& teacher, const std::vector<TeacherWindow>& windows, i
 // [windows, domains], log probabilities.
 at::Tensor teacher_log_labels(const Teacher& teacher, const std::vector<TeacherWindow>& windows);
 
-// Text is drawn until there are enough decisions, which single short lines would never give: throws Error{kData} then.
+// Text is drawn until there are enough decisions, which single short lines would never give: throws Error{kData} when
+// `drawn` texts are far more than the `wanted` decisions.
 void check_draws(int drawn, int wanted, int chunk_tokens);
 
 }  // namespace tessera
