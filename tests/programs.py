@@ -11,9 +11,9 @@ TRAIN = os.environ.get("TESSERA_TRAIN_BIN", str(ROOT / "build/release/tessera-tr
 TOKENIZER = ROOT / "data/tokenizers/tessera-4096.json"
 
 
-def run(program: str, *arguments, cwd, **options) -> subprocess.CompletedProcess:
+def run(program: str, *arguments, cwd, timeout=300, **options) -> subprocess.CompletedProcess:
     command = [program, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=300, **options)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=timeout, **options)
 
 
 def refused(result: subprocess.CompletedProcess, *parts: str, hint: bool = True) -> None:

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+import programs
 from programs import ROOT, TESSERA, TOKENIZER, TRAIN
 
 WORDS = {
@@ -41,7 +42,7 @@ CONFIG = {
 
 
 def run(program, *arguments, cwd, ok=True, **options) -> subprocess.CompletedProcess:
-    result = subprocess.run([program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600, **options)
+    result = programs.run(program, *arguments, cwd=cwd, timeout=600, **options)
     assert not ok or result.returncode == 0, result.stderr
     return result
 
